@@ -1,0 +1,396 @@
+"""The server's half of SMTP: a client's octets in, events out; replies in, octets out.
+
+Owns the dialogue with one client: the buffer, the state, what is answered here and what becomes an event. An
+event is not followed by another until it is answered, so pipelined commands (RFC 2920) are carried out
+strictly in order, and all that is said depends on the client's octets, not on how they were cut.
+
+What a driver does, in a loop: take `next_event()`; on None write `data_to_send()`, then read and hand over
+with `receive_data()` or `receive_eof()`; on an event act, then `send()` a reply (`challenge()` for AUTH's
+334). `Body`, `BodyFaulted` and `Bdat` need no answer. After `Closed`: write what is queued, close the
+connection.
+
+Refuses to know sockets, clocks, accounts and policies. What is legal when is in `states`, what a line says in
+`command`, where a text ends in `datascan`; this module moves between them.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from smtpgate.smtp import command, replies
+from smtpgate.smtp.content import MAX_DISCARDED, ChunkReader, SkipReader, TextReader
+from smtpgate.smtp.events import (
+    Auth,
+    AuthFault,
+    AuthLine,
+    Bdat,
+    Body,
+    BodyEnd,
+    BodyFault,
+    BodyFaulted,
+    Closed,
+    Data,
+    Event,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+)
+from smtpgate.smtp.lines import LineBuffer, LineFault
+from smtpgate.smtp.replies import Reply
+from smtpgate.smtp.settings import ServerSettings
+from smtpgate.smtp.states import (
+    AFTER_CONTENT,
+    ANSWERED_ANYWHERE,
+    INVALID,
+    ON_SUCCESS,
+    Bar,
+    Refusal,
+    State,
+    Verb,
+    refusal,
+)
+
+__all__ = ["ServerProtocol", "ServerSettings"]
+
+MAX_AUTH_LINE: Final = 12288
+"""Octets of AUTH and of a line that answers a challenge, CRLF included (RFC 4954 section 4)."""
+
+
+class ServerProtocol:
+    """One client's dialogue. See the module's docstring for how to drive it."""
+
+    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
+        self._settings = settings
+        self._bars = settings.bars(tls=tls)
+        self._buffer = LineBuffer()
+        self._eof = False
+        self._out = bytearray()
+        self._ready: deque[Event] = deque()  # read, not yet handed out
+        self._unanswered: Event | None = None
+        self._state = State.START
+        self._errors = 0
+        self._closed = Closed()
+        self._closing = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """No transaction is under way."""
+        self._recipients = 0
+        self._smtputf8 = False
+        self._content: TextReader | ChunkReader | None = None
+        # A chunk to skip, what to answer then, and the state to go back to.
+        self._skip: tuple[SkipReader, Refusal, State] | None = None
+        self._text_may_follow = False  # DATA was refused; a client that did not wait sends the text now
+
+    # --- for the driver -------------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """The last reply is queued or sent: write what is queued, then close."""
+        return self._closing
+
+    @property
+    def authenticated(self) -> bool:
+        """A 235 answered an AUTH."""
+        return Bar.AUTHENTICATED in self._bars
+
+    @property
+    def in_body(self) -> bool:
+        """A message's octets are being read, or their end waits for its answer."""
+        return self._state is State.TEXT or self._state is State.CHUNK
+
+    @property
+    def has_buffered(self) -> bool:
+        """The client has said more than was handed out."""
+        return len(self._buffer) > 0
+
+    def greet(self, reply: Reply | None = None) -> None:
+        """Queue nginx's greeting, or another one; one that closes ends the dialogue."""
+        self._say(reply or Reply(220, (f"{self._settings.server_name} ESMTP ready",)))
+
+    def receive_data(self, data: bytes) -> None:
+        """Keep what the client sent. Nothing is parsed before next_event()."""
+        if self._state is not State.CLOSED:
+            self._buffer.append(data)
+
+    def receive_eof(self) -> None:
+        """The client sends no more. What it sent before is still served."""
+        self._eof = True
+
+    def data_to_send(self) -> bytes:
+        """Take what is queued for the client."""
+        if not self._out:
+            return b""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def next_event(self) -> Event | None:
+        """The next thing that the client said; None to read more.
+
+        Commands that need nobody's opinion are answered on the way. After the end it is `Closed` for ever.
+        Raises AssertionError if the last event has no answer yet, or TLS was promised and not started.
+        """
+        if self._unanswered is not None:
+            raise AssertionError(f"{type(self._unanswered).__name__} was not answered")
+        while not self._ready:
+            if not _READERS[self._state](self):
+                if not self._eof:
+                    return None
+                self._end("client closed the connection")
+        event = self._ready.popleft()
+        if type(event) not in _NEED_NO_ANSWER:
+            self._unanswered = event
+        return event
+
+    def send(self, reply: Reply) -> None:
+        """Answer the last event. A positive reply moves the state as `states` says.
+
+        Raises AssertionError where nothing waits for an answer, or where this answer cannot be meant: 2xx to
+        DATA, a positive one to a body with a fault.
+        """
+        event, self._unanswered = self._unanswered, None
+        if event is None:
+            raise AssertionError(f"no event waits for {reply.code} {reply.text}")
+        verb = _VERB_OF.get(type(event))
+        if verb is not None and reply.positive:
+            self._succeed(verb, event, reply)
+        elif verb is Verb.DATA:
+            self._text_may_follow = True
+        elif isinstance(event, BodyEnd):
+            assert event.fault is None or not reply.positive, f"{reply.code} to a message with {event.fault}"
+            self._move(AFTER_CONTENT[event.last, reply.positive])
+        elif isinstance(event, Auth | AuthLine | AuthFault):
+            self._state = State.START
+            if reply.code == 235:
+                self._bars.discard(Bar.NO_AUTH)
+                self._bars.add(Bar.AUTHENTICATED)
+        self._say(reply, "client quit" if verb is Verb.QUIT else None)
+
+    def challenge(self, data: bytes) -> None:
+        """Answer Auth or AuthLine with 334 and `data`. The next event is AuthLine, AuthFault or Closed."""
+        assert isinstance(self._unanswered, Auth | AuthLine), f"no challenge can follow {self._unanswered!r}"
+        self._unanswered = None
+        self._state = State.AUTH
+        self._out += b"334 %b\r\n" % b64encode(data)
+
+    def hello_reply(self, event: Hello) -> Reply:
+        """What answers HELO or EHLO, laid out as nginx does (reference/nginx_mail.md section 4.5)."""
+        return Reply(250, self._settings.hello_lines(extended=event.extended, bars=self._bars))
+
+    def tls_started(self) -> None:
+        """The handshake that a 220 promised is done. Forgets what was said in clear (RFC 3207 section 4.2).
+
+        That includes octets that were sent behind STARTTLS: they are nobody's commands (CVE-2011-0411).
+        """
+        assert self._state is State.HANDSHAKE, "no STARTTLS was answered"
+        self._buffer.clear()
+        self._bars = self._settings.bars(tls=True)
+        self._move(State.START)
+
+    def abort(self, reply: Reply) -> None:
+        """Say last words that the client did not ask for, in any state. Nothing happens where it was said
+        already that the connection ends."""
+        if self._state is not State.CLOSED:
+            self._ready.clear()
+            self._say(reply.closing())
+            self._unanswered = None
+
+    # --- replies and moves ----------------------------------------------------------------------------------
+
+    def _say(self, reply: Reply, reason: str | None = None) -> None:
+        self._out += reply.wire()
+        if reply.close:
+            self._closing = True
+            self._end(reason or f"closed with {reply.code}")
+
+    def _end(self, reason: str) -> None:
+        """Nothing more is read; `Closed` follows what was read before."""
+        if isinstance(self._unanswered, BodyEnd):
+            mid_body = not self._unanswered.last
+        else:
+            mid_body = self._state in _MESSAGE_OPEN
+        self._closed = Closed(mid_body, reason)
+        self._buffer.clear()
+        self._state = State.CLOSED
+
+    def _move(self, state: State) -> None:
+        self._state = state
+        if state is State.START or state is State.BDAT_FAILED:
+            self._forget()
+
+    def _succeed(self, verb: Verb, event: Event, reply: Reply) -> None:
+        """A command was accepted."""
+        self._move(ON_SUCCESS[self._state][verb])
+        match event:
+            case Hello():
+                self._bars.discard(Bar.NO_HELLO)
+            case Mail():
+                self._smtputf8 = event.params.smtputf8
+            case Rcpt():
+                self._recipients += 1
+            case Data():
+                assert reply.code == 354, f"{reply.code} to DATA; expected 354 or a refusal"
+                self._content = TextReader(self._settings.max_size)
+            case Quit():
+                assert reply.close, f"{reply.code} to QUIT does not close"
+
+    def _refuse(self, refused: Refusal, reason: str | None = None) -> None:
+        """Answer a command that is invalid, or not allowed now."""
+        reply = refused.reply
+        if refused.counted:
+            self._errors += 1
+            if self._errors >= self._settings.max_errors:
+                reply, reason = reply.closing(), "client sent too many invalid commands"
+            elif self._text_may_follow:
+                # Text read as commands would be carried out in the client's name, and somebody else may have
+                # written it (reference/security.md A8). No message begins with a command: it shows at once.
+                reply, reason = reply.closing(), "client sent text after a refused DATA"
+        self._say(reply, reason)
+
+    # --- readers: one step each, False if more octets are needed --------------------------------------------
+
+    def _take_line(self) -> bytes | None:
+        """The next line; None if there is none, or none any more."""
+        buffer = self._buffer
+        line = buffer.take_line(self._settings.max_line)
+        if line is LineFault.TOO_LONG and (self._state is State.AUTH or buffer.starts_with(b"AUTH ")):
+            line = buffer.take_line(max(self._settings.max_line, MAX_AUTH_LINE))
+        if not isinstance(line, LineFault):
+            return line
+        if line is LineFault.TOO_LONG:
+            self._say(replies.INVALID_COMMAND.closing(), "client sent too long command")
+        else:
+            self._say(replies.BARE_NEWLINE, "client sent bare LF")
+        return None
+
+    def _read_command(self) -> bool:
+        if not self._buffer:
+            return False
+        line = self._take_line()
+        if line is None:
+            return self._state is State.CLOSED
+        said = command.split(line)
+        if isinstance(said, Reply):
+            self._refuse(Refusal(said, counted=not said.close), "client speaks HTTP" if said.close else None)
+            return True
+        refused = refusal(said.verb, self._state, self._bars)
+        if said.verb is Verb.BDAT:
+            self._bdat(command.parse_bdat(said), refused)
+        elif said.verb in ANSWERED_ANYWHERE:
+            self._say(ANSWERED_ANYWHERE[said.verb])
+        elif refused is not None:
+            self._refuse(refused)
+        elif said.verb is Verb.RCPT and self._recipients >= self._settings.max_rcpts:
+            self._say(replies.TOO_MANY_RECIPIENTS)
+        else:
+            parsed = command.parse(said, self._settings.offer, smtputf8=self._smtputf8)
+            if isinstance(parsed, Reply):
+                self._say(parsed)
+            else:
+                self._ready.append(parsed)
+        # Before authentication DATA is just an invalid command, as in nginx: nothing can be sent in anybody's
+        # name.
+        self._text_may_follow = said.verb is Verb.DATA and refused is not INVALID and not self._ready
+        return True
+
+    def _read_auth_line(self) -> bool:
+        line = self._take_line()
+        if line is None:
+            return self._state is State.CLOSED
+        response = command.decode_response(line)
+        if response is not None:
+            self._ready.append(AuthLine(response))
+        else:
+            self._ready.append(AuthFault("cancelled" if line == b"*" else "not base64"))
+        return True
+
+    def _read_content(self) -> bool:
+        content = self._content
+        assert content is not None
+        events = content.read(self._buffer)
+        self._ready += events
+        if not events and content.excess is not None:
+            self._give_up_on_message(content.excess)
+        return bool(events) or self._state is State.CLOSED
+
+    def _bdat(self, chunk: Bdat | Reply, refused: Refusal | None) -> None:
+        """BDAT: its octets are on their way whatever we think of it, and must not be read as commands."""
+        if refused is not None and refused.reply.close:
+            self._refuse(refused)
+        elif isinstance(chunk, Reply):
+            self._say(chunk, "client sent a faulty BDAT")
+        elif refused is None:
+            content = self._content
+            if not isinstance(content, ChunkReader):
+                content = self._content = ChunkReader(self._settings.max_size)
+            content.begin(chunk)
+            if content.excess is not None:
+                self._give_up_on_message(content.excess)
+            else:
+                self._state = State.CHUNK
+                self._ready.append(chunk)
+        elif chunk.size > MAX_DISCARDED:
+            self._say(refused.reply.closing(), "client sent a huge BDAT out of sequence")
+        else:
+            self._skip = (SkipReader(chunk.size), refused, self._state)
+            self._state = State.SKIP
+
+    def _skip_chunk(self) -> bool:
+        assert self._skip is not None
+        skipper, refused, state = self._skip
+        skipper.read(self._buffer)
+        if skipper.done:
+            self._state = state
+            self._refuse(refused)
+        return skipper.done
+
+    def _give_up_on_message(self, fault: BodyFault) -> None:
+        """A message that is refused is read to its end, but not for ever."""
+        self._say(replies.BODY_FAULTS[fault].closing(), "client sent too much of a refused message")
+
+    def _read_nothing(self) -> bool:
+        self._ready.append(self._closed)
+        return True
+
+    def _await_handshake(self) -> bool:
+        raise AssertionError("STARTTLS was answered, but tls_started() not called")
+
+
+_NEED_NO_ANSWER: Final = frozenset((Body, BodyFaulted, Bdat, Closed))
+_MESSAGE_OPEN: Final = frozenset((State.TEXT, State.CHUNK, State.BDAT))
+
+_VERB_OF: Final[Mapping[type, Verb]] = MappingProxyType(
+    {
+        Hello: Verb.EHLO,
+        StartTls: Verb.STARTTLS,
+        Mail: Verb.MAIL,
+        Rcpt: Verb.RCPT,
+        Data: Verb.DATA,
+        Reset: Verb.RSET,
+        Quit: Verb.QUIT,
+    }
+)
+
+_READERS: Final[Mapping[State, Callable[[ServerProtocol], bool]]] = MappingProxyType(
+    {
+        State.START: ServerProtocol._read_command,
+        State.MAIL: ServerProtocol._read_command,
+        State.RCPT: ServerProtocol._read_command,
+        State.BDAT: ServerProtocol._read_command,
+        State.BDAT_FAILED: ServerProtocol._read_command,
+        State.AUTH: ServerProtocol._read_auth_line,
+        State.TEXT: ServerProtocol._read_content,
+        State.CHUNK: ServerProtocol._read_content,
+        State.SKIP: ServerProtocol._skip_chunk,
+        State.HANDSHAKE: ServerProtocol._await_handshake,
+        State.CLOSED: ServerProtocol._read_nothing,
+    }
+)

@@ -1,0 +1,80 @@
+"""What a listener prescribes to its clients, as one value.
+
+Owns what follows from a listener's EHLO lines: the message size and which extensions are on. Refuses to know
+where the settings come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from smtpgate.smtp.command import Offer
+from smtpgate.smtp.states import Bar
+
+AUTH_ORDER: Final = ("PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL")
+"""The order in which nginx announces mechanisms (reference/nginx_mail.md section 4.5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """capabilities: EHLO lines as configured, in order. mechanisms: in upper case. auth_required: MAIL only
+    after AUTH. max_errors: invalid commands until the connection is closed. max_line: octets of a command
+    with its CRLF. max_rcpts: recipients of a message. The fields after it follow from these.
+
+    Raises ValueError where the SIZE capability has no number.
+    """
+
+    server_name: str
+    capabilities: tuple[str, ...] = ()
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    auth_required: bool = True
+    tls: Literal["off", "starttls", "required", "implicit"] = "off"
+    helo_required: bool = False
+    max_errors: int = 5  # nginx's max_errors
+    max_line: int = 4096  # nginx's smtp_client_buffer; RFC 5321 section 4.5.3.1.4 asks for 512
+    max_rcpts: int = 1000  # Postfix's smtpd_recipient_limit; RFC 5321 section 4.5.3.1.8 asks for 100
+    offer: Offer = field(init=False, repr=False, compare=False)
+    chunking: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        words = {line.partition(" ")[0].upper(): line.partition(" ")[2].strip() for line in self.capabilities}
+        size = words.get("SIZE", "")
+        if size and not (size.isascii() and size.isdecimal()):
+            raise ValueError(f'capability "SIZE {size}": expected a number of octets')
+        offer = Offer(
+            mechanisms=frozenset(self.mechanisms),
+            max_size=int(size or 0) or None,  # RFC 1870 section 4: 0 or no number is no fixed limit
+            smtputf8="SMTPUTF8" in words,
+        )
+        object.__setattr__(self, "offer", offer)
+        object.__setattr__(self, "chunking", "CHUNKING" in words)
+
+    @property
+    def max_size(self) -> int | None:
+        """Octets of the largest message, as the SIZE capability says; None for any."""
+        return self.offer.max_size
+
+    def bars(self, *, tls: bool) -> set[Bar]:
+        """What keeps commands out at the start of a dialogue; `tls` tells whether it is encrypted."""
+        in_force = {
+            Bar.NO_TLS: self.tls == "required" and not tls,
+            Bar.NO_STARTTLS: tls or self.tls not in ("starttls", "required"),
+            Bar.NO_CHUNKING: not self.chunking,
+            Bar.NO_HELLO: self.helo_required,
+            Bar.NO_AUTH: self.auth_required,
+        }
+        return {bar for bar, holds in in_force.items() if holds}
+
+    def hello_lines(self, *, extended: bool, bars: set[Bar]) -> tuple[str, ...]:
+        """The reply to HELO or EHLO, laid out as nginx does (reference/nginx_mail.md section 4.5)."""
+        if not extended:
+            return (self.server_name,)
+        lines = [self.server_name, *self.capabilities]
+        if self.mechanisms and Bar.NO_TLS not in bars:
+            known = [name for name in AUTH_ORDER if name in self.mechanisms]
+            others = [name for name in self.mechanisms if name not in AUTH_ORDER]
+            lines.append(" ".join(["AUTH", *known, *others]))
+        if Bar.NO_STARTTLS not in bars:
+            lines.append("STARTTLS")
+        return tuple(lines)
