@@ -1,0 +1,174 @@
+"""The fields that `match` and `key` may name: what each is, at which events it can be known, how it is read.
+
+Owns one table, `FIELDS`, and the canonical forms in which values are compared and counted. Refuses to know
+patterns (match) and templates (keys).
+
+A field is read as text, as a truth value, or as None. None is "not known yet". ABSENT is "known to be
+missing": facts arrive in the order of a session, so once MAIL was seen a session without a user has none, and
+will have none. The empty names of SMTP (the null reverse-path, a login without a domain) are a value of their
+own, EMPTY.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from smtpgate.policy.model import Event, Facts
+
+ABSENT: Final = ""
+EMPTY: Final = "<>"
+
+
+class Kind(enum.Enum):
+    """How the patterns of a field are read."""
+
+    NAME = "name"
+    ADDRESS = "address"
+    DOMAIN = "domain"
+    CLIENT = "client"
+    SWITCH = "switch"
+
+
+Value = str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`events`: where it can be known; naming it at another event is an operator's error."""
+
+    name: str
+    kind: Kind
+    events: frozenset[Event]
+    read: Callable[[Facts], Value]
+
+
+# --- canonical forms ----------------------------------------------------------------------------------------
+
+
+def canonical_domain(domain: str) -> str:
+    """Lower-case A-labels (RFC 5890 section 2.3.2.1); what IDNA cannot encode is only put in lower case."""
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return domain.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return domain.lower()
+
+
+def canonical_address(address: str) -> str:
+    """The local part in lower case too, as mail systems compare it (RFC 5321 section 2.4 lets them)."""
+    if address.isascii():
+        return address.lower()
+    local, at, domain = address.rpartition("@")
+    return f"{local.lower()}{at}{canonical_domain(domain)}"
+
+
+def domain_of(address: str) -> str:
+    """The domain of `local@domain` as typed, EMPTY where there is none."""
+    return address.rpartition("@")[2] if "@" in address else EMPTY
+
+
+# --- readers ------------------------------------------------------------------------------------------------
+
+
+def _since_auth(facts: Facts, value: str | None) -> str | None:
+    """A fact of the login: whoever has a user, or came to MAIL without one, will not get it any more."""
+    if value is None and (facts.user is not None or facts.sender is not None):
+        return ABSENT
+    return value
+
+
+def _login(facts: Facts) -> Value:
+    return _since_auth(facts, facts.login)
+
+
+def _method(facts: Facts) -> Value:
+    return _since_auth(facts, facts.method)
+
+
+def _plan(facts: Facts) -> Value:
+    return _since_auth(facts, facts.plan)
+
+
+def _user(facts: Facts) -> Value:
+    return _since_auth(facts, facts.user)
+
+
+def _user_domain(facts: Facts) -> Value:
+    return _since_auth(facts, None if facts.user is None else domain_of(facts.user))
+
+
+def _auth(facts: Facts) -> Value:
+    if facts.user is not None:
+        return True
+    return None if facts.sender is None else False
+
+
+def _helo(facts: Facts) -> Value:
+    return ABSENT if facts.helo is None and facts.sender is not None else facts.helo
+
+
+def _sender(facts: Facts) -> Value:
+    return EMPTY if facts.sender == "" else facts.sender
+
+
+def _sender_domain(facts: Facts) -> Value:
+    return None if facts.sender is None else facts.sender_domain or EMPTY
+
+
+def _rcpt(facts: Facts) -> Value:
+    return facts.rcpt
+
+
+def _rcpt_domain(facts: Facts) -> Value:
+    return None if facts.rcpt is None else facts.rcpt_domain or EMPTY
+
+
+def _client(facts: Facts) -> Value:
+    return facts.client
+
+
+def _listener(facts: Facts) -> Value:
+    return facts.listener
+
+
+def _tls(facts: Facts) -> Value:
+    return facts.tls
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+_CONNECT = frozenset({Event.CONNECT, Event.AUTH_FAIL, Event.MAIL, Event.RCPT})
+# The auth service is the one who sees a failed login, and auth_http does not tell it the listener.
+_LISTENER = _CONNECT - {Event.AUTH_FAIL}
+_LOGIN = frozenset({Event.AUTH_FAIL, Event.MAIL, Event.RCPT})
+_MAIL = frozenset({Event.MAIL, Event.RCPT})
+_RCPT = frozenset({Event.RCPT})
+
+FIELDS: Final = {
+    field.name: field
+    for field in (
+        Field("client", Kind.CLIENT, _CONNECT, _client),
+        Field("listener", Kind.NAME, _LISTENER, _listener),
+        Field("tls", Kind.SWITCH, _CONNECT, _tls),
+        Field("login", Kind.ADDRESS, _LOGIN, _login),
+        Field("method", Kind.NAME, _LOGIN, _method),
+        Field("auth", Kind.SWITCH, _MAIL, _auth),
+        Field("user", Kind.ADDRESS, _MAIL, _user),
+        Field("user_domain", Kind.DOMAIN, _MAIL, _user_domain),
+        Field("plan", Kind.NAME, _MAIL, _plan),
+        Field("helo", Kind.DOMAIN, _MAIL, _helo),
+        Field("sender", Kind.ADDRESS, _MAIL, _sender),
+        Field("sender_domain", Kind.DOMAIN, _MAIL, _sender_domain),
+        Field("rcpt", Kind.ADDRESS, _RCPT, _rcpt),
+        Field("rcpt_domain", Kind.DOMAIN, _RCPT, _rcpt_domain),
+    )
+}
+
+
+def known_at(event: Event) -> tuple[str, ...]:
+    """The names of the fields that can be known at an event, in the table's order."""
+    return tuple(name for name, field in FIELDS.items() if event in field.events)

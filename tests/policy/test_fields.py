@@ -1,0 +1,86 @@
+"""The table of fields: where each is known, and how absence is told from ignorance."""
+
+import pytest
+
+from smtpgate.policy.fields import (
+    FIELDS,
+    Kind,
+    canonical_address,
+    canonical_domain,
+    domain_of,
+    known_at,
+)
+from smtpgate.policy.model import Event, Facts
+from smtpgate.policy.schema import MatchKeys
+
+
+def test_what_each_event_knows() -> None:
+    login = ("login", "method")
+    mail = ("auth", "user", "user_domain", "plan", "helo", "sender", "sender_domain")
+    assert known_at(Event.CONNECT) == ("client", "listener", "tls")
+    assert known_at(Event.AUTH_FAIL) == ("client", "tls", *login)
+    assert known_at(Event.MAIL) == ("client", "listener", "tls", *login, *mail)
+    assert known_at(Event.RCPT) == (*known_at(Event.MAIL), "rcpt", "rcpt_domain")
+
+
+def test_every_field_can_be_written_in_a_match() -> None:
+    assert set(MatchKeys.model_fields) == set(FIELDS)
+    for name, field in FIELDS.items():
+        assert (MatchKeys.model_fields[name].annotation is bool) == (field.kind is Kind.SWITCH)
+
+
+BEFORE = Facts("192.0.2.1")
+LOGGED_IN = Facts("192.0.2.1", login="Ann", method="plain", user="ann@example.com")
+ANONYMOUS = Facts("192.0.2.1", helo="h", sender="", sender_domain="")
+LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="b", rcpt="Postmaster", rcpt_domain="")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("client", ("192.0.2.1",) * 4),
+        ("listener", (None, None, None, None)),
+        ("tls", (None, None, None, None)),
+        ("login", (None, "Ann", "", "")),
+        ("method", (None, "plain", "", "")),
+        ("auth", (None, True, False, True)),
+        ("user", (None, "ann@example.com", "", "ann")),
+        ("user_domain", (None, "example.com", "", "<>")),
+        ("plan", (None, "", "", "gold")),
+        ("helo", (None, None, "h", "")),
+        ("sender", (None, None, "<>", "a@b")),
+        ("sender_domain", (None, None, "<>", "b")),
+        ("rcpt", (None, None, None, "Postmaster")),
+        ("rcpt_domain", (None, None, None, "<>")),
+    ],
+)
+def test_readings_along_a_session(name: str, values: tuple[object, ...]) -> None:
+    assert tuple(FIELDS[name].read(facts) for facts in (BEFORE, LOGGED_IN, ANONYMOUS, LAST)) == values
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("Example.COM", "example.com"),
+        ("BÜCHER.example", "xn--bcher-kva.example"),
+        ("*.bücher.example", "*.xn--bcher-kva.example"),
+        ("ü" * 300 + ".example", "ü" * 300 + ".example"),
+        ("[192.0.2.1]", "[192.0.2.1]"),
+        ("\udcff.example", "\udcff.example"),
+    ],
+)
+def test_canonical_domain(domain: str, expected: str) -> None:
+    assert canonical_domain(domain) == expected
+
+
+def test_canonical_address() -> None:
+    assert canonical_address("Ann@Example.COM") == "ann@example.com"
+    assert canonical_address("Änn@BÜCHER.example") == "änn@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("ann@example.com", "example.com"), ('"a@b"@example.com', "example.com"), ("ann", "<>"), ("", "<>")],
+)
+def test_domain_of(address: str, expected: str) -> None:
+    assert domain_of(address) == expected

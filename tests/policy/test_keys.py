@@ -1,0 +1,154 @@
+"""Subjects: what they look like, and that no client can forge another's."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpgate.policy.keys import MAX_PART, Prefixes, compile_key, encode, net_of
+from smtpgate.policy.model import Event, Facts
+from smtpgate.units import InvalidValue
+
+FACTS = Facts(
+    "192.0.2.7",
+    listener="mx",
+    login="Ann: {x}",
+    user="Ann@Example.com",
+    sender="",
+    sender_domain="",
+    rcpt="b@BÜCHER.example",
+    rcpt_domain="BÜCHER.example",
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "subject"),
+    [
+        ("{net}", "192.0.2.7"),
+        ("{client}", "192.0.2.7"),
+        ("{net}|{login}", "192.0.2.7|Ann%3A%20%7Bx%7D"),
+        ("{user}", "Ann@Example.com"),
+        ("{listener}|{user}", "mx|Ann@Example.com"),
+        ("{sender_domain}", "<>"),
+        ("{user}|{rcpt_domain}", "Ann@Example.com|xn--bcher-kva.example"),
+        ("all", "all"),
+        ("day/{user}", "day/Ann@Example.com"),
+    ],
+)
+def test_subjects(template: str, subject: str) -> None:
+    assert compile_key(template, Event.RCPT, Prefixes()).subject(FACTS) == subject
+
+
+@pytest.mark.parametrize("template", ["{user}", "{net}|{user}", "{login}", "{rcpt_domain}", "{listener}"])
+def test_no_subject_without_its_facts(template: str) -> None:
+    anonymous = Facts("192.0.2.7", sender="a@b", sender_domain="b")
+    assert compile_key(template, Event.RCPT, Prefixes()).subject(anonymous) is None
+
+
+@pytest.mark.parametrize(
+    ("client", "prefixes", "expected"),
+    [
+        ("192.0.2.7", Prefixes(), "192.0.2.7"),
+        ("192.0.2.7", Prefixes(v4=24), "192.0.2.0/24"),
+        ("::ffff:192.0.2.7", Prefixes(v4=24), "192.0.2.0/24"),
+        ("2001:DB8::1:2:3:4", Prefixes(), "2001:db8::/64"),
+        ("2001:db8::1", Prefixes(v6=128), "2001:db8::1"),
+        ("fe80::1%eth0", Prefixes(), "fe80::/64"),
+        ("unix:", Prefixes(), "unix:"),
+        ("unix:/run/x", Prefixes(), "unix:"),
+        ("no address: {}", Prefixes(), "no%20address%3A%20%7B%7D"),
+    ],
+)
+def test_net(client: str, prefixes: Prefixes, expected: str) -> None:
+    assert net_of(client, prefixes) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ann@example.com", "ann@example.com"),
+        ("a b", "a%20b"),
+        ("a|b:c{d}e%f~g", "a%7Cb%3Ac%7Bd%7De%25f%7Eg"),
+        ("a\r\nb\0", "a%0D%0Ab%00"),
+        ("*?[x]", "%2A%3F%5Bx%5D"),
+        ("ü", "%C3%BC"),
+        ("\udcff", "%ED%B3%BF"),
+        ("<>", "%3C%3E"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, "x" * 95 + "~" + "b9ee96f69e8210c624fee55d71d5a54f"),
+    ],
+)
+def test_encode(text: str, expected: str) -> None:
+    assert encode(text) == expected
+
+
+ANY_TEXT = st.text(st.characters(), max_size=200)
+
+
+@given(ANY_TEXT)
+def test_encoded_parts_are_safe_and_bounded(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9@._+=/%~-]*", encode(text))
+    assert len(encode(text)) <= MAX_PART
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_two_values_never_share_a_part(one: str, other: str) -> None:
+    assert (encode(one) == encode(other)) == (one == other)
+
+
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
+def test_two_pairs_never_share_a_subject(a: str, b: str, c: str, d: str) -> None:
+    key = compile_key("{user}|{login}", Event.MAIL, Prefixes())
+    one = key.subject(Facts("192.0.2.1", user=a or "-", login=b or "-"))
+    other = key.subject(Facts("192.0.2.1", user=c or "-", login=d or "-"))
+    assert (one == other) == ((a or "-", b or "-") == (c or "-", d or "-"))
+
+
+EXAMPLE = 'expected placeholders and plain text, e.g. "{net}", "{net}|{login}"'
+
+
+@pytest.mark.parametrize(
+    ("template", "event", "message"),
+    [
+        ("", Event.MAIL, f'"" is not a key; {EXAMPLE}'),
+        ("{user", Event.MAIL, f'"{{user" is not a key; {EXAMPLE}'),
+        ("{net} {user}", Event.MAIL, f'"{{net}} {{user}}" is not a key; {EXAMPLE}'),
+        (
+            "{ip}",
+            Event.CONNECT,
+            "{ip} is not a placeholder of a key at connect; expected one of {net} {client} {listener}",
+        ),
+        (
+            "{user}",
+            Event.CONNECT,
+            "{user} is not known at connect; expected one of {net} {client} {listener}",
+        ),
+        (
+            "{listener}",
+            Event.AUTH_FAIL,
+            "{listener} is not known at auth_fail; expected one of {net} {client} {login}",
+        ),
+        (
+            "{rcpt_domain}",
+            Event.MAIL,
+            "{rcpt_domain} is not known at mail; "
+            "expected one of {net} {client} {listener} {login} {user} {sender_domain}",
+        ),
+        (
+            "{login}",
+            Event.AUTH_FAIL,
+            '"{login}" names no address, and all else at auth_fail is the client\'s to choose; '
+            'expected e.g. "{net}", "{net}|{login}"',
+        ),
+        (
+            "{user}-{sender_domain}",
+            Event.MAIL,
+            '"{user}-{sender_domain}" has no | before {sender_domain}; expected e.g. "{net}|{login}"',
+        ),
+    ],
+)
+def test_faults(template: str, event: Event, message: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        compile_key(template, event, Prefixes())
+    assert str(caught.value) == message

@@ -1,0 +1,249 @@
+"""Patterns against facts, by table; faults with their paths; cost that does not grow."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from smtpgate.policy.fields import FIELDS, known_at
+from smtpgate.policy.match import (
+    Glob,
+    Matcher,
+    TextSet,
+    compile_match,
+    named_set,
+    parse_client,
+)
+from smtpgate.policy.model import Event, Facts
+
+EVERY_FIELD = tuple(FIELDS)
+
+
+def match(spec: dict[str, Any], sets: dict[str, Any] | None = None) -> Matcher:
+    matcher, faults = compile_match(spec, EVERY_FIELD, sets or {}, "a route")
+    assert faults == []
+    return matcher
+
+
+def facts(**known: Any) -> Facts:
+    return Facts(**{"client": "192.0.2.7", **known})
+
+
+MAIL = {"sender": "ann@example.com", "sender_domain": "example.com"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "expected"),
+    [
+        ({}, {}, True),
+        # names, whatever their case
+        ({"user": ["ann@example.com"]}, {"user": "Ann@Example.COM"}, True),
+        ({"user": ["ann@example.com"]}, {"user": "bob@example.com"}, False),
+        ({"user": ["bob", "ann"]}, {"user": "ann"}, True),
+        ({"listener": ["mx"]}, {"listener": "mx"}, True),
+        ({"plan": ["gold"]}, {"user": "ann", "plan": "Gold"}, True),
+        # globs
+        ({"user": ["*@example.com"]}, {"user": "ann@example.com"}, True),
+        ({"user": ["*@example.com"]}, {"user": "ann@sub.example.com"}, False),
+        ({"user": ["*.example.com"]}, {"user": "ann@sub.example.com"}, True),
+        ({"user": ["bulk-*"]}, {"user": "bulk-7"}, True),
+        ({"user": ["bulk-*"]}, {"user": "abulk-7"}, False),
+        ({"user": ["a*b*c"]}, {"user": "aXbYbZc"}, True),
+        ({"user": ["a*b*c"]}, {"user": "acb"}, False),
+        ({"user": ["*"]}, {"user": "ann"}, True),
+        ({"user": ["*"]}, MAIL, False),
+        # domains
+        (
+            {"rcpt_domain": ["*.example.com"]},
+            {"rcpt": "x@a.b.Example.com", "rcpt_domain": "a.b.Example.com"},
+            True,
+        ),
+        ({"rcpt_domain": ["*.example.com"]}, {"rcpt": "x@example.com", "rcpt_domain": "example.com"}, False),
+        (
+            {"rcpt_domain": ["*.example.com"]},
+            {"rcpt": "x@anexample.com", "rcpt_domain": "anexample.com"},
+            False,
+        ),
+        ({"rcpt_domain": ["bücher.example"]}, {"rcpt": "x@y", "rcpt_domain": "xn--bcher-kva.example"}, True),
+        ({"rcpt_domain": ["xn--bcher-kva.example"]}, {"rcpt": "x@y", "rcpt_domain": "BÜCHER.example"}, True),
+        ({"user_domain": ["example.com"]}, {"user": "ann@example.com"}, True),
+        ({"user_domain": ["<>"]}, {"user": "ann"}, True),
+        ({"sender_domain": ["<>"]}, {"sender": "", "sender_domain": ""}, True),
+        ({"sender": ["<>"]}, {"sender": "", "sender_domain": ""}, True),
+        ({"sender": ["<>"]}, MAIL, False),
+        # exclusion
+        ({"user": ["!ann"]}, {"user": "bob"}, True),
+        ({"user": ["!ann"]}, {"user": "ann"}, False),
+        ({"user": ["!ann", "!bob"]}, {"user": "ann"}, False),
+        ({"user": ["!ann", "!bob"]}, {"user": "cat"}, True),
+        ({"user": ["*@x", "!ann@x"]}, {"user": "bob@x"}, True),
+        ({"user": ["*@x", "!ann@x"]}, {"user": "ann@x"}, False),
+        ({"user": ["*@x", "!ann@x"]}, {"user": "bob@y"}, False),
+        # a fact that will never come
+        ({"plan": ["gold"]}, {"user": "ann"}, False),
+        ({"plan": ["!gold"]}, {"user": "ann"}, True),
+        ({"user": ["!ann"]}, MAIL, True),
+        # a fact that may still come
+        ({"user": ["ann"]}, {}, None),
+        ({"user": ["!ann"]}, {}, None),
+        ({"rcpt_domain": ["x"]}, {"user": "ann", **MAIL}, None),
+        ({"listener": ["mx"]}, {"user": "ann", **MAIL}, None),
+        ({"tls": True}, {"user": "ann"}, None),
+        # and: False wins over not known, not known over True
+        ({"user": ["ann"], "rcpt": ["x@y"]}, {"user": "ann"}, None),
+        ({"user": ["bob"], "rcpt": ["x@y"]}, {"user": "ann"}, False),
+        ({"rcpt": ["x@y"], "user": ["bob"]}, {"user": "ann"}, False),
+        # switches
+        ({"auth": True}, {"user": "ann"}, True),
+        ({"auth": True}, MAIL, False),
+        ({"auth": False}, MAIL, True),
+        ({"auth": True}, {}, None),
+        ({"tls": False}, {"tls": False}, True),
+        # addresses
+        ({"client": ["192.0.2.0/24"]}, {}, True),
+        ({"client": ["192.0.2.7"]}, {}, True),
+        ({"client": ["192.0.2.8", "198.51.100.0/24"]}, {}, False),
+        ({"client": ["!192.0.2.0/24"]}, {}, False),
+        ({"client": ["0.0.0.0/0", "!192.0.2.7"]}, {}, False),
+        ({"client": ["192.0.2.0/24"]}, {"client": "::ffff:192.0.2.7"}, True),
+        ({"client": ["::/0"]}, {}, False),
+        ({"client": ["2001:db8:10::/48"]}, {"client": "2001:db8:10:ffff::1"}, True),
+        ({"client": ["2001:db8:10::/48"]}, {"client": "2001:db8:11::1"}, False),
+        ({"client": ["fe80::/10"]}, {"client": "fe80::1%eth0"}, True),
+        ({"client": ["unix:"]}, {"client": "unix:"}, True),
+        ({"client": ["0.0.0.0/0", "::/0"]}, {"client": "unix:"}, False),
+    ],
+)
+def test_matches(spec: dict[str, Any], known: dict[str, Any], expected: bool | None) -> None:
+    assert match(spec)(facts(**known)) is expected
+
+
+SETS = {
+    "office": named_set("cidr", ["192.0.2.0/24", "2001:db8::/32"]),
+    "bulk": named_set("user", ["news@example.com", "*@lists.example.com"]),
+    "ours": named_set("domain", ["example.com", "*.example.com"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "expected"),
+    [
+        ({"client": ["@office"]}, {}, True),
+        ({"client": ["!@office"]}, {}, False),
+        ({"client": ["@office", "!192.0.2.7"]}, {}, False),
+        ({"user": ["@bulk"]}, {"user": "x@lists.example.com"}, True),
+        ({"user": ["ann", "@bulk"]}, {"user": "news@EXAMPLE.com"}, True),
+        ({"user": ["!@bulk"]}, {"user": "ann"}, True),
+        ({"rcpt_domain": ["@ours"]}, {"rcpt": "a@b.example.com", "rcpt_domain": "b.example.com"}, True),
+        ({"rcpt_domain": ["!@ours"]}, {"rcpt": "a@example.com", "rcpt_domain": "example.com"}, False),
+    ],
+)
+def test_sets(spec: dict[str, Any], known: dict[str, Any], expected: bool | None) -> None:
+    assert match(spec, SETS)(facts(**known)) is expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "message"),
+    [
+        (
+            {"rcpt": ["a@b"]},
+            ("rcpt",),
+            "is not known at mail; expected one of client, listener, tls, login, method, auth, user, "
+            "user_domain, plan, helo, sender, sender_domain",
+        ),
+        (
+            {"user": []},
+            ("user",),
+            "is empty and would never match; expected at least one pattern, or no such key",
+        ),
+        ({"user": ["ann", "!@vip"]}, ("user", 1), '"@vip" is not a set; expected one of office, bulk, ours'),
+        (
+            {"user": ["@office"]},
+            ("user", 0),
+            '"@office" is a set of type cidr; expected a set of type user',
+        ),
+        (
+            {"plan": ["@bulk"]},
+            ("plan", 0),
+            '"@bulk" is a set of type user; expected patterns, this field takes no set',
+        ),
+        (
+            {"client": ["!192.0.2.0/24", "mx.example.com"]},
+            ("client", 1),
+            '"mx.example.com" is not a network; expected e.g. 192.0.2.0/24, 2001:db8::/32, 192.0.2.1, unix:',
+        ),
+        (
+            {"client": ["192.0.2.1/24"]},
+            ("client", 0),
+            '"192.0.2.1/24" has address bits beyond its prefix; expected 192.0.2.0/24, unix:',
+        ),
+        (
+            {"user": ["ann bob"]},
+            ("user", 0),
+            '"ann bob" is not a pattern; expected 1 to 512 printable characters without spaces',
+        ),
+        (
+            {"sender_domain": ["!a@b"]},
+            ("sender_domain", 0),
+            '"a@b" is not a domain; expected a domain, e.g. example.com, "*.example.com", "<>" for none',
+        ),
+    ],
+)
+def test_faults(spec: dict[str, Any], path: tuple[Any, ...], message: str) -> None:
+    _, faults = compile_match(spec, known_at(Event.MAIL), SETS, "mail")
+    assert [(fault.path, str(fault)) for fault in faults] == [(path, message)]
+
+
+def test_all_faults_at_once() -> None:
+    spec = {"user": ["@no"], "rcpt": ["x"], "client": ["y"], "auth": True}
+    _, faults = compile_match(spec, known_at(Event.MAIL), {}, "mail")
+    assert [fault.path for fault in faults] == [("user", 0), ("rcpt",), ("client", 0)]
+
+
+def test_only_an_empty_match_catches_all() -> None:
+    assert match({}).catches_all
+    assert not match({"user": ["*"]}).catches_all
+
+
+@pytest.mark.parametrize("text", ["", "mx.example.com", "192.0.2.256", "1", "192.0.2.1/32", "unix:"])
+def test_what_is_no_address(text: str) -> None:
+    assert parse_client(text) is None
+
+
+def _calls(test: Any, value: Any) -> int:
+    """Python-level calls made by one test: a count that no busy machine changes."""
+    count = 0
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        test(value)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("type_", "patterns", "value"),
+    [
+        ("user", lambda n: [f"user{i}@example.com" for i in range(n)], "user7@example.org"),
+        ("domain", lambda n: [f"*.d{i}.example" for i in range(n)], "mail.d123456.example"),
+        ("cidr", lambda n: [f"10.{i >> 8}.{i & 255}.0/24" for i in range(n)], "192.0.2.1"),
+    ],
+)
+def test_cost_does_not_grow_with_members(type_: str, patterns: Any, value: str) -> None:
+    few, many = (named_set(type_, patterns(n)).test for n in (10, 20_000))
+    assert few(value) is False
+    assert many(value) is False
+    assert _calls(many, value) == _calls(few, value)
+
+
+def test_a_hostile_value_costs_one_walk() -> None:
+    glob = Glob("*a*a*a*a*a*a*a*a*a*b")
+    assert glob("a" * 100_000) is False
+    assert TextSet(["*.example.com"])("." * 100_000) is False
+    # 12 suffixes at most are as long as the longest pattern
+    assert _calls(TextSet(["*.example.com"]), "." * 100_000) < 60
