@@ -1,0 +1,142 @@
+"""conf/proxy.yaml -> Config: the file, its keys, and what they mean together.
+
+Owns the cross checks. They are asked of the tree, not of the model: a wrong value elsewhere in the file must not
+hide them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from smtpgate.config.keys import ListenerKeys, ProxyKeys
+from smtpgate.config.model import (
+    AuthHttpConfig,
+    BackendConfig,
+    CertificateConfig,
+    Config,
+    ListenerConfig,
+    LogConfig,
+    MetricsConfig,
+)
+from smtpgate.document import Document, DocumentError, Problem, check, parse
+from smtpgate.document.reader import MAX_TEXT
+from smtpgate.routing.model import BackendSettings
+from smtpgate.smtp.server import ServerSettings
+from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, show
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """The configuration in `path`. environ: for `${NAME}`. Raises DocumentError with every problem at once."""
+    document, problems = parse(_read(path), str(path), environ)
+    keys, more = check(document, ProxyKeys, context={"folder": path.parent}, known=problems)
+    problems = [*problems, *more]
+    told = {problem.path for problem in problems}
+    problems += [problem for problem in _cross_checks(document) if problem.path not in told]
+    if problems or keys is None:
+        raise DocumentError(problems)
+    return _config(keys)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TEXT + 1)  # one more than is taken: enough to be refused as too long
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or type(error).__name__}"
+        raise DocumentError([Problem(str(path), 1, 1, (), message, "a readable file")]) from None
+
+
+def _config(keys: ProxyKeys) -> Config:
+    auth_http = keys.auth_http
+    backend = keys.backend
+    return Config(
+        server_name=keys.server_name,
+        workers=keys.workers,
+        store=keys.store,
+        policies=keys.policies,
+        auth_http=None
+        if auth_http is None
+        else AuthHttpConfig(
+            auth_http.url, auth_http.timeout, MappingProxyType(auth_http.headers), auth_http.envelope
+        ),
+        backend=BackendConfig(
+            BackendSettings(backend.xclient, backend.smtp_auth, backend.pass_error_message), tuple(backend.allow)
+        ),
+        listeners=tuple(_listener(keys, listener) for listener in keys.listeners),
+        metrics=None if keys.metrics is None else MetricsConfig(keys.metrics.bind),
+        log=LogConfig(keys.log.format, keys.log.level),
+        graceful_timeout=keys.graceful_timeout,
+    )
+
+
+def _listener(keys: ProxyKeys, listener: ListenerKeys) -> ListenerConfig:
+    return ListenerConfig(
+        name=listener.name,
+        binds=tuple(listener.bind),
+        protocol=ServerSettings(
+            server_name=keys.server_name,
+            capabilities=tuple(listener.capabilities),
+            mechanisms=tuple(name.upper() for name in listener.auth if name != "none"),
+            auth_required="none" not in listener.auth,
+            tls=listener.tls,
+            helo_required=listener.helo_required,
+            max_errors=listener.max_errors,
+            max_line=listener.max_line,
+        ),
+        timeout=listener.timeout,
+        idle_timeout=listener.idle_timeout,
+        certificates=tuple(CertificateConfig(pair.cert, pair.key) for pair in listener.certificate),
+        envelope="first" if keys.auth_http is None else keys.auth_http.envelope,
+    )
+
+
+def _cross_checks(document: Document) -> Iterator[Problem]:
+    tree = document.value
+    entries = tree.get("listeners")
+    listeners = [
+        (index, entry)
+        for index, entry in enumerate(entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict)
+    ]
+    yield from _shared_names(document, listeners)
+    yield from _shared_binds(document, listeners)
+    for index, listener in listeners:
+        tls = listener.get("tls", "off")
+        if tls in ("starttls", "required", "implicit") and not listener.get("certificate"):
+            expected = "certificate: [{cert: chain.pem, key: key.pem}]"
+            yield document.problem(("listeners", index, "tls"), f"{show(tls)} needs a certificate", expected)
+    asking = [index for index, listener in listeners if listener.get("auth") != ["none"]]
+    if "auth_http" not in tree and asking:
+        expected = "auth_http, or auth: [none] on every listener"
+        yield document.problem(("auth_http",), f"is missing, listeners[{asking[0]}] needs it", expected)
+    if "auth_http" not in tree and "policies" not in tree and listeners and not asking:
+        message = "is missing: without auth_http only the policies choose a backend"
+        yield document.problem(("policies",), message, "a folder of *.yaml files")
+
+
+def _shared_names(document: Document, listeners: list[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, listener in listeners:
+        name = listener.get("name")
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            message = f"{show(name)} is the name of listeners[{first[name]}]"
+            yield document.problem(("listeners", index, "name"), message, "a name of its own")
+
+
+def _shared_binds(document: Document, listeners: list[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
+    first: dict[HostPort | UnixPath, int] = {}
+    for index, listener in listeners:
+        binds = listener.get("bind")
+        for position, text in enumerate(binds if isinstance(binds, list) else [binds]):
+            try:
+                bind = parse_endpoint(text)
+            except InvalidValue:
+                continue  # told already
+            if bind in first:
+                path = ("listeners", index, "bind", position)
+                message = f"{bind} is bound by listeners[{first[bind]}]"
+                yield document.problem(path[: 4 if isinstance(binds, list) else 3], message, "an address of its own")
+            first.setdefault(bind, index)
