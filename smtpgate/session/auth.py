@@ -1,0 +1,130 @@
+"""Authentication of one session: run a SASL exchange with the client, ask auth_http, obey its waits.
+
+Owns the loop of challenges, the loop of WAIT answers (reference/auth_http.md section 6.3) and the reply that each
+outcome gives. Refuses to know how a question travels and what an answer is used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from smtpgate.clock import Clock
+from smtpgate.session.client import Client, text_of
+from smtpgate.session.ports import (
+    AuthAnswer,
+    Authenticator,
+    AuthGranted,
+    AuthQuery,
+    AuthRefused,
+    AuthUnavailable,
+    AuthWait,
+    Ports,
+)
+from smtpgate.smtp import replies, sasl
+from smtpgate.smtp.events import Auth, AuthLine, Closed, Event
+from smtpgate.smtp.replies import Reply
+from smtpgate.smtp.server import ServerProtocol
+
+# An auth server that only ever says WAIT would hold a client for good: nginx does so at full speed
+# (reference/auth_http.md section 6.3). Ten questions are more than any shaping needs.
+MAX_WAIT_ANSWERS: Final = 10
+SALT_OCTETS: Final = 8  # nginx draws 31 bits; a guess must not be worth trying
+
+
+class Login:
+    """AUTH on one connection. `pause(seconds)` lets time pass with nothing left unsent."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        client: Client,
+        protocol: ServerProtocol,
+        server_name: str,
+        next_event: Callable[[], Event],
+        pause: Callable[[float], None],
+    ) -> None:
+        self._ports = ports
+        self._client = client
+        self._protocol = protocol
+        self._server_name = server_name
+        self._next_event = next_event
+        self._pause = pause
+        self._salt: str | None = None  # one a connection, as nginx
+
+    def authenticate(self, event: Auth) -> Reply | Closed:
+        """The reply to AUTH: 235 once the auth service said yes, with the client's facts grown. Closed when the
+        client went away in the middle of the exchange.
+        """
+        gathered = self._gather(event)
+        if not isinstance(gathered, sasl.Credentials):
+            return gathered
+        answer = self.ask(self._client.claims(gathered))
+        if isinstance(answer, AuthGranted):
+            self._client.accepted(gathered, answer)
+            reply = replies.AUTH_OK
+        else:
+            reply = answer
+        self._ports.journal.info(
+            "auth",
+            **self._client.who(),
+            login=text_of(gathered.user),
+            method=gathered.method,
+            result=reply.code,
+        )
+        return reply
+
+    def ask(self, query: AuthQuery) -> AuthGranted | Reply:
+        """auth_http's verdict. A refusal has had its Auth-Wait already when it comes back as a reply."""
+        authenticator = self._ports.authenticator
+        assert authenticator is not None, "a listener that asks has auth_http; the configuration sees to it"
+        answer = _until_decided(authenticator, query, self._ports.clock)
+        if isinstance(answer, AuthGranted):
+            return answer
+        if isinstance(answer, AuthRefused):
+            if answer.wait > 0:
+                self._pause(answer.wait)
+            return replies.parse(f"{answer.code} {answer.text}", close=answer.wait <= 0)
+        assert isinstance(answer, AuthUnavailable)
+        self._ports.journal.error("auth_unavailable", **self._client.who(), reason=answer.reason)
+        return replies.INTERNAL_ERROR
+
+    def _gather(self, event: Auth) -> sasl.Credentials | Reply | Closed:
+        """Run the exchange that `event` opened. A cancelled, unreadable or malformed one gets nginx's 500."""
+        exchange = sasl.MECHANISMS[event.mechanism](event.initial, self._challenge())
+        try:
+            challenge = next(exchange)
+            while True:
+                self._protocol.challenge(challenge)
+                answer = self._next_event()
+                if isinstance(answer, Closed):
+                    return answer
+                if not isinstance(answer, AuthLine):
+                    return replies.INVALID_COMMAND
+                challenge = exchange.send(answer.data)
+        except sasl.SaslError:
+            return replies.INVALID_COMMAND
+        except StopIteration as done:
+            credentials: sasl.Credentials = done.value
+            return credentials
+
+    def _challenge(self) -> str:
+        if self._salt is None:
+            token = self._ports.token(SALT_OCTETS)
+            self._salt = sasl.cram_salt(token, self._ports.clock.now(), self._server_name)
+        return self._salt
+
+
+def _until_decided(authenticator: Authenticator, query: AuthQuery, clock: Clock) -> AuthAnswer:
+    """Ask until the answer is not WAIT; the attempt keeps its number."""
+    for _ in range(MAX_WAIT_ANSWERS):
+        answer = authenticator.ask(query)
+        if not isinstance(answer, AuthWait):
+            return answer
+        clock.sleep(answer.wait)
+        if answer.user is not None:
+            query = replace(query, user=answer.user)
+        if answer.password is not None:
+            query = replace(query, password=answer.password)
+    return AuthUnavailable(f"auth server answered WAIT {MAX_WAIT_ANSWERS} times")

@@ -1,0 +1,224 @@
+"""One client session from the greeting to the last word, as a straight line of blocking code.
+
+Owns the order of things: an event is answered before the next is taken, what is queued is written only before a
+read (so that pipelined replies leave in one packet), time runs out, a drain is noticed at rest. Refuses to know
+sockets, Redis, HTTP and YAML: those are ports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from smtpgate.clock import Deadline
+from smtpgate.policy.model import Event as PolicyEvent
+from smtpgate.session.auth import Login
+from smtpgate.session.client import Client
+from smtpgate.session.mailing import Mailing
+from smtpgate.session.ports import Ports, Stream, StreamInterrupted, StreamLost, StreamTimeout
+from smtpgate.session.relay import Relay
+from smtpgate.smtp import replies
+from smtpgate.smtp.events import (
+    Auth,
+    AuthFault,
+    AuthLine,
+    Bdat,
+    Body,
+    BodyEnd,
+    BodyFaulted,
+    Closed,
+    Data,
+    Event,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTls,
+)
+from smtpgate.smtp.replies import Reply
+from smtpgate.smtp.server import ServerProtocol, ServerSettings
+
+# Last words to a client that may not be reading: it has had its time.
+FAREWELL_TIMEOUT: Final = 1.0
+TLS_HANDSHAKE_TIMEOUT: Final = 30.0  # reference/security.md F2
+SESSION_ID_OCTETS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a listener prescribes. timeout: seconds from the greeting to a backend; idle_timeout: from then on.
+
+    envelope: with method none, ask auth_http for each RCPT until the first accepted, for every one, or never.
+    """
+
+    listener: str
+    protocol: ServerSettings
+    timeout: float = 60.0
+    idle_timeout: float = 300.0
+    envelope: Literal["first", "every", "never"] = "first"
+
+
+def run(stream: Stream, settings: SessionSettings, ports: Ports) -> None:
+    """Serve one accepted connection to its end. Closing the stream is the caller's."""
+    Session(stream, settings, ports).run()
+
+
+class Session:
+    """The state of one session. `run()` is the only entry."""
+
+    def __init__(self, stream: Stream, settings: SessionSettings, ports: Ports) -> None:
+        self._stream = stream
+        self._settings = settings
+        self._ports = ports
+        self._started = ports.clock.monotonic()
+        self._ended = "client quit"
+        # One budget from the greeting to a backend, as nginx's `timeout`; None once it has been reached.
+        self._deadline: Deadline | None = Deadline(ports.clock, settings.timeout)
+        server_name = settings.protocol.server_name
+        session = ports.token(SESSION_ID_OCTETS)
+        self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None)
+        self._client = Client(session, stream.peer, settings.listener, stream.tls)
+        self._relay = Relay(ports.backends, ports.clock, ports.journal, server_name, session)
+        self._login = Login(ports, self._client, self._protocol, server_name, self._next_event, self._pause)
+        self._mailing = Mailing(ports, self._client, self._relay, self._login, settings.envelope, self._pause)
+
+    def run(self) -> None:
+        try:
+            self._serve()
+        except StreamTimeout:
+            self._ended = "client timed out"
+            self._say_last(replies.TIMED_OUT)
+        except StreamLost as lost:
+            self._ended = f"connection lost: {lost}"
+        finally:
+            self._relay.close()
+            self._mailing.lost(self._ended)
+            self._log()
+
+    def _serve(self) -> None:
+        if self._greet():
+            event = self._next_event()
+            while not isinstance(event, Closed):
+                self._answer(event)
+                event = self._next_event()
+            self._ended = event.reason
+            if event.mid_body:
+                self._relay.abort()
+        self._flush()
+
+    def _greet(self) -> bool:
+        denial = self._ports.policy.decide(PolicyEvent.CONNECT, self._client.facts).denial
+        if denial is None:
+            self._protocol.greet()
+            return True
+        self._ended = f"refused by {denial.limit}"
+        self._protocol.greet(self._mailing.refusal(denial).closing())
+        return False
+
+    def _next_event(self) -> Event:
+        while True:
+            event = self._protocol.next_event()
+            if event is not None:
+                return event
+            if self._ports.draining() and not self._mailing.under_way:
+                self._protocol.abort(replies.SHUTTING_DOWN)
+                continue
+            self._flush()
+            try:
+                data = self._stream.read(self._patience())
+            except StreamInterrupted:
+                continue
+            if data:
+                self._protocol.receive_data(data)
+            else:
+                self._protocol.receive_eof()
+
+    def _answer(self, event: Event) -> None:
+        protocol, mailing = self._protocol, self._mailing
+        match event:
+            case Body(data):
+                mailing.body(data)
+            case Rcpt():
+                protocol.send(self._reached(mailing.rcpt(event)))
+            case Mail():
+                protocol.send(mailing.begin(event))
+            case Data():
+                protocol.send(mailing.data())
+            case BodyEnd():
+                protocol.send(mailing.end_of_body(event))
+            case BodyFaulted():
+                mailing.faulted()
+            case Bdat():
+                mailing.chunk()
+            case Hello():
+                mailing.reset("HELO/EHLO")
+                self._client.greeted(event)
+                protocol.send(protocol.hello_reply(event))
+            case Auth():
+                self._authenticate(event)
+            case StartTls():
+                self._start_tls()
+            case Reset():
+                mailing.reset("reset")
+                protocol.send(replies.OK)
+            case Quit():
+                protocol.send(replies.BYE)
+            case AuthLine() | AuthFault() | Closed():
+                raise AssertionError(f"{event} outside its exchange")
+
+    def _authenticate(self, event: Auth) -> None:
+        attempts = self._client.attempts
+        outcome = self._login.authenticate(event)
+        if isinstance(outcome, Closed):
+            raise StreamLost(outcome.reason)
+        if self._client.attempts != attempts:
+            # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
+            self._deadline = Deadline(self._ports.clock, self._settings.timeout)
+        self._protocol.send(self._reached(outcome) if outcome.code == replies.AUTH_OK.code else outcome)
+
+    def _start_tls(self) -> None:
+        self._protocol.send(replies.START_TLS)
+        self._flush()
+        self._mailing.reset("STARTTLS")
+        self._relay.close()
+        tls = self._stream.start_tls(Deadline(self._ports.clock, TLS_HANDSHAKE_TIMEOUT))
+        self._protocol.tls_started()
+        self._client.forget(tls)
+
+    def _reached(self, reply: Reply) -> Reply:
+        """Authenticated, or at a backend: from now on each read has the idle timeout of its own."""
+        if reply.positive:
+            self._deadline = None
+        return reply
+
+    def _patience(self) -> Deadline:
+        return self._deadline or Deadline(self._ports.clock, self._settings.idle_timeout)
+
+    def _flush(self) -> None:
+        data = self._protocol.data_to_send()
+        if data:
+            self._stream.write(data, self._patience())
+
+    def _pause(self, seconds: float) -> None:
+        self._flush()
+        self._ports.clock.sleep(seconds)
+
+    def _say_last(self, reply: Reply) -> None:
+        self._relay.abort()
+        self._protocol.abort(reply)
+        try:
+            self._stream.write(self._protocol.data_to_send(), Deadline(self._ports.clock, FAREWELL_TIMEOUT))
+        except (StreamLost, StreamTimeout):
+            pass
+
+    def _log(self) -> None:
+        self._ports.journal.info(
+            "session",
+            **self._client.who(),
+            helo=self._client.facts.helo,
+            tls=self._client.tls.protocol if self._client.tls else None,
+            transactions=self._mailing.count,
+            seconds=round(self._ports.clock.monotonic() - self._started, 3),
+            end=self._ended,
+        )

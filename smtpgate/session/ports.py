@@ -1,0 +1,292 @@
+"""What a session needs from the world, as Protocols and frozen values. Drivers implement them; tests fake them.
+
+Owns the words in which a session and its drivers speak; refuses to know how any of it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from smtpgate.clock import Clock, Deadline
+from smtpgate.journal import Journal
+from smtpgate.policy.model import Decision, Event, Facts
+from smtpgate.routing.model import BackendSettings, Failover
+from smtpgate.smtp.replies import Reply
+
+if TYPE_CHECKING:
+    from smtpgate.session.link import BackendLink
+
+
+# --- streams ---------------------------------------------------------------------------------------------------
+
+
+class StreamLost(Exception):
+    """The connection broke (reset, broken pipe, TLS error). `str()` is for the log, never for a peer."""
+
+
+class StreamTimeout(Exception):
+    """The deadline passed before the peer did its part."""
+
+
+class StreamInterrupted(Exception):
+    """A read was woken because the process drains. Nothing was read, nothing is lost; reading again is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The two ends of a connection. host is a textual address, "unix:" for a unix socket; ports are 0 there."""
+
+    host: str
+    port: int
+    local_host: str
+    local_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """What a handshake found where the listener asks for certificates (auth_http.md section 3, rows 17-22).
+
+    verify: "SUCCESS", "NONE" (the client showed none) or "FAILED:<reason>". subject and issuer: RFC 2253
+    names. serial: upper-case hex. fingerprint: SHA-1, lower-case hex. pem: the certificate.
+    """
+
+    verify: str
+    subject: str = ""
+    issuer: str = ""
+    serial: str = ""
+    fingerprint: str = ""
+    pem: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    """protocol and cipher in OpenSSL's names ("TLSv1.3", "TLS_AES_256_GCM_SHA384"); sni as the client asked.
+
+    certificate is None where the listener asks clients for none.
+    """
+
+    protocol: str
+    cipher: str
+    sni: str | None = None
+    certificate: ClientCertificate | None = None
+
+
+class Stream(Protocol):
+    """A connected byte stream; one greenlet reads and writes it."""
+
+    peer: Peer
+    tls: TlsInfo | None
+
+    def read(self, deadline: Deadline) -> bytes:
+        """Some bytes; b"" at the end of the stream. Raises StreamTimeout, StreamLost, StreamInterrupted."""
+
+    def readable(self) -> bool:
+        """Whether octets, an end or an error wait to be read. Never blocks, never raises."""
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        """All of `data`, blocking while the peer is slow: that is the backpressure.
+
+        Raises StreamTimeout, StreamLost.
+        """
+
+    def start_tls(self, deadline: Deadline) -> TlsInfo:
+        """The server's side of a TLS handshake. Raises StreamTimeout, StreamLost."""
+
+    def close(self) -> None:
+        """Never raises; may be called twice."""
+
+
+# --- authentication --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AuthQuery:
+    """One question to auth_http (reference/auth_http.md section 3). method: plain cram-md5 external none.
+
+    user and password are bytes as decoded from the wire (for cram-md5 password is the digest). salt: "<...>"
+    for cram-md5. attempt counts from 1. mail_line and rcpt_line are the commands as typed (method none). proxied:
+    what a PROXY header said, None where none with addresses was read.
+    """
+
+    method: str
+    attempt: int
+    peer: Peer
+    client_host: str
+    user: bytes = b""
+    password: bytes = field(default=b"", repr=False)
+    salt: str | None = None
+    tls: TlsInfo | None = None
+    helo: str | None = None
+    mail_line: bytes | None = None
+    rcpt_line: bytes | None = None
+    proxied: Peer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthGranted:
+    """user and password replace what the client gave, where not None.
+
+    The way, in this order: pool (Auth-Pool), own_routes (Auth-Pool "*": the route depends on the envelope, so the
+    proxy's own routes decide), server (Auth-Server and Auth-Port).
+    """
+
+    user: str | None = None
+    password: bytes | None = field(default=None, repr=False)
+    server: tuple[str, int] | None = None
+    pool: str | None = None
+    own_routes: bool = False
+    plan: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRefused:
+    """code is Auth-Error-Code ("535 5.7.0", "550"), validated; text is Auth-Status, printable ASCII.
+
+    wait: seconds to pause before the reply; 0 closes the connection after it (auth_http.md section 6.3).
+    """
+
+    code: str
+    text: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuthWait:
+    """Auth-Status WAIT: ask again after `wait` seconds (at least 1), with these credentials where not None."""
+
+    wait: float
+    user: bytes | None = None
+    password: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthUnavailable:
+    """No usable answer. `reason` is for the log."""
+
+    reason: str
+
+
+AuthAnswer = AuthGranted | AuthRefused | AuthWait | AuthUnavailable
+
+
+class Authenticator(Protocol):
+    def ask(self, query: AuthQuery) -> AuthAnswer:
+        """One request, one answer; every fault of the service is an AuthUnavailable. Never raises."""
+
+
+# --- policy and routes -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTarget:
+    """Go to a pool by name. route: the name of the route that chose it, None if auth_http did."""
+
+    pool: str
+    route: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressTarget:
+    """Go to this address and to no other (an answer's Auth-Server without Auth-Pool)."""
+
+    host: str
+    port: int
+
+
+Target = PoolTarget | AddressTarget
+
+
+class Policy(Protocol):
+    def decide(self, event: Event, facts: Facts) -> Decision:
+        """Charge the limits of an event. Never raises: a store that is down is the engine's matter."""
+
+    def route(self, facts: Facts) -> PoolTarget | None:
+        """The first matching route; None where no routes are configured."""
+
+
+# --- backends --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a backend may learn of the client.
+
+    addr: textual address or "unix:". name: its verified host name or "[UNAVAILABLE]". helo: the argument of its
+    HELO or EHLO, None if it sent none; extended: it said EHLO. login: the canonical user name. password: for
+    `smtp_auth` only.
+    """
+
+    addr: str
+    name: str
+    helo: str | None
+    extended: bool
+    login: str | None
+    password: bytes | None = field(default=None, repr=False)
+
+
+class BackendRefused(Exception):
+    """No backend may be asked now: all are full, tried already, or the target is unknown or forbidden.
+
+    `str()` is for the log; `reply` is what the client gets.
+    """
+
+    def __init__(self, reason: str, reply: Reply) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+class DialFailed(Exception):
+    """One backend could not be connected to; another may be tried."""
+
+    def __init__(self, backend: str, reason: str) -> None:
+        super().__init__(f"{backend}: {reason}")
+        self.backend = backend
+
+
+class Lease(Protocol):
+    """The right to speak to one backend, counted in its pool until released."""
+
+    backend: str
+    link: BackendLink
+
+    def release(self) -> None:
+        """Close the connection and give the slot back. Never raises; may be called twice."""
+
+
+class Backends(Protocol):
+    def plan(self, target: Target) -> tuple[BackendSettings, Failover]:
+        """How to speak to the target, and how hard to try. Raises BackendRefused (an unknown pool)."""
+
+    def unavailable(self, target: Target) -> Reply:
+        """What the client is told when nobody could be reached."""
+
+    def lease(self, target: Target, tried: Collection[str], deadline: Deadline) -> Lease:
+        """Choose a backend that is not in `tried`, connect. Raises BackendRefused, DialFailed."""
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+class Token(Protocol):
+    def __call__(self, octets: int) -> str:
+        """Random hex text, 2 characters an octet: session ids, CRAM-MD5 salts."""
+
+
+class Draining(Protocol):
+    def __call__(self) -> bool:
+        """True once the process has been told to end: sessions finish their transaction and say 421."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All that a session is handed."""
+
+    authenticator: Authenticator | None
+    policy: Policy
+    backends: Backends
+    journal: Journal
+    clock: Clock
+    token: Token
+    draining: Draining

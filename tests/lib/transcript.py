@@ -1,0 +1,208 @@
+"""Golden dialogues: a text file that anyone can add to tests/golden/, run through a whole session.
+
+    # comment
+    ! auth plain login        mechanisms of the listener ("none": no AUTH); default none
+    ! capability SIZE 1000    one EHLO line more
+    ! option helo_required true
+    ! grant user=ann pool=core plan=gold    an answer of auth_http; also "refuse 2 535 5.7.8 text", "unavailable text"
+    ! deny mail 450 4.7.1 slow down         the policy's answer to one event
+    ! smtp_auth on            a backend setting
+    C EHLO client.test        the client says this and CRLF (Python escapes allowed)
+    R a\\nb                    the client says just these octets
+    S 250-mx.test             the proxy says this
+    S .                       the proxy closes here
+    B mta1                    a backend is dialled; its lines follow, in order
+    < 220 mta1 ESMTP          the backend says
+    > EHLO mx.test            the backend receives
+    } half a line             the backend receives just these octets
+    x                         the backend hangs up
+    B mta2 refused            this dial fails
+
+The client's lines are sent as one stream, cut in every way that the test asks for: a dialogue must not depend on
+where its octets are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fakes import (
+    FakeAuthenticator,
+    FakeBackends,
+    FakePolicy,
+    FakeStream,
+    ListJournal,
+    ManualClock,
+    ScriptedBackend,
+    ports,
+)
+
+from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, ReplyText
+from smtpgate.routing.model import BackendSettings
+from smtpgate.session import flow
+from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthRefused, AuthUnavailable
+from smtpgate.smtp.server import ServerSettings
+
+
+@dataclass
+class Dialogue:
+    name: str
+    client: bytes = b""
+    proxy: bytes = b""
+    closes: bool = False
+    settings: ServerSettings = field(
+        default_factory=lambda: ServerSettings("mx.test", mechanisms=(), auth_required=False)
+    )
+    backend_settings: BackendSettings = field(default_factory=BackendSettings)
+    answers: list[AuthAnswer] = field(default_factory=list)
+    denials: dict[Event, Denial] = field(default_factory=dict)
+    backends: list[tuple[str, list[tuple[bytes, bytes | None]] | str]] = field(default_factory=list)
+
+
+@dataclass
+class Outcome:
+    proxy: bytes
+    backends: list[ScriptedBackend]
+    left_pieces: int
+    journal: ListJournal
+    clock: ManualClock
+    writes: int
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("latin-1").decode("unicode_escape").encode("latin-1")
+
+
+def parse(path: Path) -> Dialogue:
+    dialogue = Dialogue(path.stem)
+    script: list[tuple[bytes, bytes | None]] = []
+    for number, raw in enumerate(path.read_text("latin-1").splitlines(), 1):
+        if not raw.strip() or raw.startswith("#"):
+            continue
+        mark, _, rest = raw.partition(" ")
+        if mark == "!":
+            _option(dialogue, rest)
+        elif mark == "C":
+            dialogue.client += _octets(rest) + b"\r\n"
+        elif mark == "R":
+            dialogue.client += _octets(rest)
+        elif mark == "S" and rest == ".":
+            dialogue.closes = True
+        elif mark == "S":
+            dialogue.proxy += _octets(rest) + b"\r\n"
+        elif mark == "B":
+            name, _, fault = rest.partition(" ")
+            script = []
+            dialogue.backends.append((name, fault or script))
+        elif mark == ">" and script and script[-1][1] == b"":
+            script[-1] = (script[-1][0] + _octets(rest) + b"\r\n", b"")
+        elif mark == ">":
+            script.append((_octets(rest) + b"\r\n", b""))
+        elif mark == "}":
+            script.append((_octets(rest), b""))
+        elif mark == "<" and script and script[-1][1] is not None:
+            script[-1] = (script[-1][0], script[-1][1] + _octets(rest) + b"\r\n")
+        elif mark == "<":
+            script.append((b"", _octets(rest) + b"\r\n"))
+        elif mark == "x":
+            script.append((b"", None))
+        else:
+            raise ValueError(f"{path}:{number}: {raw!r}: no such line; expected one of #!CRSB<>}}x")
+    return dialogue
+
+
+def _option(dialogue: Dialogue, text: str) -> None:
+    key, _, rest = text.partition(" ")
+    settings = dialogue.settings
+    if key == "auth":
+        names = [name.upper() for name in rest.split()]
+        settings = replace(
+            settings,
+            mechanisms=tuple(name for name in names if name != "NONE"),
+            auth_required="NONE" not in names,
+        )
+    elif key == "capability":
+        settings = replace(settings, capabilities=(*settings.capabilities, rest))
+    elif key == "option":
+        name, _, value = rest.partition(" ")
+        assert name in {one.name for one in fields(ServerSettings)}, name
+        typed: Any = {"true": True, "false": False}.get(value, int(value) if value.isdigit() else value)
+        settings = replace(settings, **{name: typed})
+    elif key == "grant":
+        given = dict(pair.split("=", 1) for pair in rest.split())
+        server = given.pop("server", None)
+        password = given.pop("password", None)
+        dialogue.answers.append(
+            AuthGranted(
+                server=(server.rpartition(":")[0], int(server.rpartition(":")[2])) if server else None,
+                password=password.encode() if password else None,
+                own_routes=given.get("pool") == "*",
+                **{name: value for name, value in given.items() if value != "*"},
+            )
+        )
+    elif key == "refuse":
+        wait, code, enhanced, words = rest.split(" ", 3)
+        dialogue.answers.append(AuthRefused(f"{code} {enhanced}", words, float(wait)))
+    elif key == "unavailable":
+        dialogue.answers.append(AuthUnavailable(rest))
+    elif key == "deny":
+        event, code, enhanced, words = rest.split(" ", 3)
+        reply = ReplyText(int(code), enhanced, words)
+        dialogue.denials[Event(event)] = Denial(
+            limit=f"demo.{event}",
+            subject="s",
+            reply=reply,
+            retry=1.0,
+            delay=0.0,
+            close=False,
+            balance=0.0,
+            source="p:1",
+        )
+    elif key == "smtp_auth":
+        dialogue.backend_settings = replace(dialogue.backend_settings, smtp_auth=rest == "on")
+    elif key == "xclient":
+        dialogue.backend_settings = replace(dialogue.backend_settings, xclient=rest)  # type: ignore[arg-type]
+    elif key == "pass_error_message":
+        dialogue.backend_settings = replace(dialogue.backend_settings, pass_error_message=rest == "on")
+    else:
+        raise ValueError(f"{dialogue.name}: ! {key}: no such option")
+    dialogue.settings = settings
+
+
+def cuts(octets: bytes) -> Iterator[list[bytes]]:
+    """The whole, octet by octet, and every two-way split."""
+    yield [octets]
+    yield [octets[i : i + 1] for i in range(len(octets))]
+    for at in range(1, len(octets)):
+        yield [octets[:at], octets[at:]]
+
+
+def play(dialogue: Dialogue, pieces: list[bytes], *, backend_piece: int = 1 << 20) -> Outcome:
+    clock = ManualClock()
+    stream = FakeStream(pieces)
+    scripted: list[ScriptedBackend] = []
+    offered: list[tuple[str, ScriptedBackend | str]] = []
+    for name, script in dialogue.backends:
+        if isinstance(script, str):
+            offered.append((name, script))
+        else:
+            scripted.append(ScriptedBackend(script, backend_piece))
+            offered.append((name, scripted[-1]))
+    journal = ListJournal()
+
+    def decide(event: Event, _facts: object) -> Decision:
+        denial = dialogue.denials.get(event)
+        return ALLOWED if denial is None else Decision(denial)
+
+    world = ports(
+        clock,
+        FakeBackends(clock, offered, dialogue.backend_settings),
+        policy=FakePolicy(decide),
+        authenticator=FakeAuthenticator(*dialogue.answers) if dialogue.answers else None,
+        journal=journal,
+    )
+    flow.run(stream, flow.SessionSettings("demo", dialogue.settings), world)
+    return Outcome(bytes(stream.received), scripted, len(stream.pieces), journal, clock, stream.writes)

@@ -1,0 +1,263 @@
+"""The relay's promises: what is kept, what is replayed, what is never sent twice."""
+
+import pytest
+from fakes import FakeBackends, ListJournal, ManualClock, ScriptedBackend
+
+from smtpgate.routing.model import BackendSettings, Failover
+from smtpgate.session.ports import Identity, PoolTarget
+from smtpgate.session.relay import Relay
+from smtpgate.smtp.events import Address, Mail, MailParams, Rcpt, RcptParams
+
+TARGET = PoolTarget("core")
+ANN = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, None)
+MAIL = Mail(Address("a", "a.test"), MailParams(), b"MAIL FROM:<a@a.test>")
+
+
+def rcpt(local: str) -> Rcpt:
+    return Rcpt(Address(local, "b.test"), RcptParams(), b"RCPT TO:<%b@b.test>" % local.encode())
+
+
+def greeted(*script, pipelining=False):
+    offer = b"250-mta\r\n250 PIPELINING\r\n" if pipelining else b"250 mta\r\n"
+    return ScriptedBackend([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", offer), *script])
+
+
+MAILED = (b"MAIL FROM:<a@a.test>\r\n", b"250 ok\r\n")
+TOLD_B = (b"RCPT TO:<b@b.test>\r\n", b"250 ok b\r\n")
+DATA = (b"DATA\r\n", b"354 go\r\n")
+
+
+def relay(*backends, **kwargs):
+    clock = ManualClock()
+    world = FakeBackends(clock, backends, **kwargs)
+    journal = ListJournal()
+    return Relay(world, clock, journal, "mx.test", "s1"), world, journal, clock
+
+
+def send(one: Relay, text: bytes = b"text\r\n"):
+    """A whole transaction; the reply to its end."""
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert one.data().code == 354
+    one.write(text)
+    return one.finish()
+
+
+def test_the_connection_is_kept_for_the_next_transaction():
+    done = (b"text\r\n.\r\n", b"250 queued\r\n")
+    backend = greeted(MAILED, TOLD_B, DATA, done, MAILED, TOLD_B, DATA, done, (b"QUIT\r\n", b""))
+    one, world, _, _ = relay(("mta1", backend))
+    assert [send(one).code, send(one).code] == [250, 250]
+    one.close()
+    assert backend.script == []
+    assert len(world.leases) == 1
+
+
+def test_a_connection_that_died_at_rest_is_dialled_again_even_on_the_same_backend():
+    done = (b"text\r\n.\r\n", b"250 queued\r\n")
+    died = greeted(MAILED, TOLD_B, DATA, done, (b"", None))
+    fresh = greeted(MAILED, TOLD_B, DATA, done)
+    one, world, _, _ = relay(("mta1", died), ("mta1", fresh), failover=Failover(attempts=0))
+    assert [send(one).code, send(one).code] == [250, 250]
+    assert [tried for _, tried in world.asked] == [frozenset(), frozenset()]
+
+
+def test_a_reply_out_of_turn_between_transactions_is_never_taken_for_the_next_ones():
+    done = (b"text\r\n.\r\n", b"250 queued\r\n250 and more\r\n")
+    one, world, _, _ = relay(
+        ("mta1", greeted(MAILED, TOLD_B, DATA, done)), ("mta1", greeted((b"MAIL FROM:<a@a.test>\r\n", b"550 no\r\n")))
+    )
+    assert send(one).code == 250
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 550
+    assert len(world.leases) == 2
+
+
+def test_another_identity_gets_another_connection():
+    first = greeted(MAILED, TOLD_B, (b"QUIT\r\n", b""))
+    second = greeted(MAILED, TOLD_B)
+    one, world, _, _ = relay(("mta1", first), ("mta1", second))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    one.reset()
+    one.begin(MAIL)
+    bob = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, "bob")
+    assert one.rcpt(TARGET, bob, rcpt("b")).code == 250
+    assert first.closed
+    assert len(world.leases) == 2
+
+
+def test_tries_are_bounded_by_attempts():
+    one, world, journal, _ = relay(*[(f"mta{n}", "refused") for n in range(9)], failover=Failover(attempts=2))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).lines == ("4.4.1 no mail server available, try again later",)
+    assert [tried for _, tried in world.asked] == [frozenset(), {"mta0"}, {"mta0", "mta1"}]
+    assert len(journal.of("backend_failed")) == 3
+
+
+def test_tries_are_bounded_by_the_deadline():
+    one, world, _, clock = relay(
+        *[(f"mta{n}", "refused") for n in range(9)], failover=Failover(attempts=8, deadline=10)
+    )
+    lease = world.lease
+
+    def slow(*args):
+        clock.time += 4
+        return lease(*args)
+
+    world.lease = slow
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 451
+    assert len(world.asked) == 3
+
+
+def test_the_time_that_a_client_takes_is_not_counted_as_tries():
+    one, world, _, clock = relay(("mta1", greeted(MAILED, TOLD_B, DATA)), failover=Failover(attempts=1, deadline=20))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    clock.time += 290
+    assert one.data().code == 354
+    assert len(world.leases) == 1
+
+
+def test_a_backend_that_is_lost_after_a_long_rest_is_still_replaced():
+    second = greeted(MAILED, TOLD_B, DATA)
+    one, _, _, clock = relay(
+        ("mta1", greeted(MAILED, TOLD_B, (b"DATA\r\n", None))), ("mta2", second), failover=Failover(deadline=20)
+    )
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    clock.time += 290
+    assert one.data().code == 354
+    assert second.script == []
+
+
+def test_each_try_has_an_equal_part_of_the_time_that_is_left():
+    one, world, _, clock = relay(
+        *[(f"mta{n}", "refused") for n in range(9)], failover=Failover(attempts=2, deadline=30)
+    )
+    lease, given = world.lease, []
+
+    def hanging(target, tried, deadline):
+        given.append(deadline.remaining())
+        clock.time += deadline.remaining()
+        return lease(target, tried, deadline)
+
+    world.lease = hanging
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 451
+    assert given == [10, 10, 10]
+
+
+def test_a_new_transaction_may_try_again():
+    one, _, _, _ = relay(("mta1", "refused"), ("mta1", greeted(MAILED, TOLD_B)), failover=Failover(attempts=0))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 451
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 451
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+
+
+@pytest.mark.parametrize(("passing", "expected"), [(False, "451 4.4.1"), (True, "554 5.7.1")])
+def test_the_backends_own_words_at_the_handshake_are_shown_only_where_asked(passing, expected):
+    refusing = ScriptedBackend([(b"", b"554 5.7.1 not you\r\n")])
+    one, _, _, _ = relay(("mta1", refusing), settings=BackendSettings(pass_error_message=passing))
+    one.begin(MAIL)
+    reply = one.rcpt(TARGET, ANN, rcpt("b"))
+    assert f"{reply.code} {reply.text}".startswith(expected)
+    assert reply.close is passing
+    assert refusing.closed
+
+
+def test_nothing_is_sent_twice_after_the_final_dot():
+    silent = greeted(MAILED, TOLD_B, DATA)
+    one, world, journal, _ = relay(("mta1", silent), ("mta2", greeted(MAILED)))
+    assert send(one).code == 451
+    assert one.unknown_outcome
+    assert len(world.leases) == 1
+    assert journal.of("backend_lost")[0]["outcome"] == "unknown"
+    assert silent.closed
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        (b"250 2.0.0 queued\r\n", "451 4.4.2 Mail server lost, try again later"),
+        (b"552 5.3.4 too big\r\n", "552 5.3.4 too big"),
+        (b"421 4.3.2 bye\r\n", "451 4.4.2 Mail server lost, try again later"),
+        (b"25", "451 4.4.2 Mail server lost, try again later"),
+        (None, "451 4.4.2 Mail server lost, try again later"),
+    ],
+)
+def test_what_a_backend_says_before_the_end_is_not_its_answer_to_the_end(said, reply):
+    backend = greeted(MAILED, TOLD_B, DATA, (b"text\r\n", said))
+    one, _, journal, _ = relay(("mta1", backend))
+    answer = send(one)
+    assert f"{answer.code} {answer.text}" == reply
+    assert backend.unexpected == b""  # the end was never sent, so nothing was committed
+    assert not one.unknown_outcome
+    assert journal.of("backend_lost")[0]["outcome"] == "not delivered"
+
+
+def test_abort_closes_without_dot_and_without_quit():
+    backend = greeted(MAILED, TOLD_B, DATA)
+    one, _, _, _ = relay(("mta1", backend))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    one.data()
+    one.write(b"half")
+    one.abort()
+    one.close()
+    assert backend.unexpected == b"half"
+    assert backend.closed
+
+
+def test_close_mid_text_says_no_quit():
+    backend = greeted(MAILED, TOLD_B, DATA)
+    one, _, _, _ = relay(("mta1", backend))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    one.data()
+    one.close()
+    assert backend.unexpected == b""
+
+
+def test_a_refused_data_is_followed_by_rset():
+    backend = greeted(
+        MAILED, TOLD_B, (b"DATA\r\n", b"451 4.3.0 later\r\n"), (b"RSET\r\n", b"250 ok\r\n"), MAILED, TOLD_B
+    )
+    one, _, _, _ = relay(("mta1", backend))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    assert one.data().text == "4.3.0 later"
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert backend.script == []
+
+
+def test_each_lease_is_released_exactly_as_often_as_it_was_given():
+    done = (b"text\r\n.\r\n", b"250 queued\r\n")
+    one, world, _, _ = relay(
+        ("mta1", greeted((b"MAIL FROM:<a@a.test>\r\n", b"421 bye\r\n"))),
+        ("mta2", greeted(MAILED, TOLD_B, DATA, done)),
+    )
+    assert send(one).code == 250
+    one.close()
+    one.close()
+    assert [lease.released for lease in world.leases] == [1, 1]
+
+
+def test_smtputf8_without_a_backend_that_offers_it():
+    one, _, _, _ = relay(("mta1", greeted()))
+    one.begin(Mail(Address("a", "a.test"), MailParams(smtputf8=True), b""))
+    assert one.rcpt(TARGET, ANN, rcpt("b")).text.startswith("5.6.7 ")
+
+
+@pytest.mark.parametrize("reply", [b"354 what\r\n", b"250-a\r\n550 b\r\n", b"999 x\r\n", b"250 one\r\n250 two\r\n"])
+def test_replies_that_make_no_sense_end_that_backend(reply):
+    one, world, _, _ = relay(
+        ("mta1", greeted((b"MAIL FROM:<a@a.test>\r\n", reply))), ("mta2", greeted(MAILED, TOLD_B))
+    )
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).text == "ok b"
+    assert [lease.backend for lease in world.leases] == ["mta1", "mta2"]
