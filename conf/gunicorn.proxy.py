@@ -1,0 +1,14 @@
+"""`gunicorn -c conf/gunicorn.proxy.py`: the proxy under gunicorn's own command, as `python proxy.py` runs it.
+
+SMTPGATE_CONF names the configuration, conf/proxy.yaml by default. gunicorn's settings follow from it; whatever is
+assigned below them wins.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from smtpgate import main as _main  # noqa: E402 - nothing may be imported before the patch
+
+wsgi_app = "smtpgate.main:gate_from_environment()"
+globals().update(_main.settings_from_environment())

@@ -1,0 +1,291 @@
+"""Token buckets in Redis, over any Redis storage of the `limits` library.
+
+One hash a bucket, "smtpgate:tb:{rl}:<limit>:<subject>" with the fields tokens ts rate cap denied, so HGETALL
+reads as a quota. One script (take.lua) decides for many callers at once. `{rl}` keeps all buckets in one slot
+of a cluster: the price of deciding over several at once.
+
+Owns batching, the bound on every wait, and the breaker. Decisions that queue while calls are in flight leave
+together in the next one; a lone caller makes its call itself. Nothing is ever sent twice: a call that timed
+out may have been charged (reference/peers.md section 5). Only NOSCRIPT is asked again, by redis-py, because
+nothing ran. Refuses to know what a limit is, and what to do while Redis is away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+import gevent
+from gevent.event import AsyncResult
+from limits.storage import RedisStorage
+from redis.exceptions import RedisClusterException, RedisError
+
+from smtpgate.clock import Clock
+from smtpgate.journal import Journal
+from smtpgate.policy.store import Charge, StoreUnavailable, Taken
+
+SCRIPT: Final = files(__package__).joinpath("take.lua").read_bytes()
+NAMESPACE: Final = "tb:{rl}:"
+
+# Seconds for each step, connect and reply; shared policy.md, `limiter.timeout`.
+DEFAULT_TIMEOUT: Final = 0.05
+# Connect and reply: no caller waits for more than both, whether queueing, connecting or being answered.
+STEPS: Final = 2
+# Decisions in one call: some 2 ms of Redis' only thread (reference/peers.md section 5).
+MAX_BATCH: Final = 64
+# Two calls hide each other's round trip; a third adds nothing (reference/peers.md section 5, micro-batching).
+MAX_IN_FLIGHT: Final = 2
+# More than two flights carry off while a caller is willing to wait (about 19,000 decisions a second, 100 ms).
+MAX_QUEUED: Final = 4096
+
+
+class Breaker:
+    """Whether a call is worth trying.
+
+    Closed; open for `open_for` seconds after `errors` failures within `within` seconds; then one call in every
+    `open_for` seconds is let through as a probe, until one succeeds. The numbers are shared policy.md's.
+    """
+
+    def __init__(self, clock: Clock, *, errors: int = 5, within: float = 2.0, open_for: float = 5.0) -> None:
+        self._clock = clock
+        self._within = within
+        self._open_for = open_for
+        self._failures: deque[float] = deque(maxlen=errors)
+        self._until: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._until is not None
+
+    def admit(self) -> bool:
+        """May a call be made now? While open, the one that is told yes is the probe."""
+        if self._until is None:
+            return True
+        now = self._clock.monotonic()
+        if now < self._until:
+            return False
+        # Nobody else until the probe has had its time. One that never reports is simply followed by the next.
+        self._until = now + self._open_for
+        return True
+
+    def failed(self) -> bool:
+        """A call failed. True when that has opened the breaker."""
+        now = self._clock.monotonic()
+        if self._until is not None:
+            self._until = now + self._open_for
+            return False
+        self._failures.append(now)
+        if len(self._failures) < (self._failures.maxlen or 0) or now - self._failures[0] > self._within:
+            return False
+        self._failures.clear()
+        self._until = now + self._open_for
+        return True
+
+    def succeeded(self) -> bool:
+        """A call succeeded. True when that has closed the breaker."""
+        was_open = self._until is not None
+        self._until = None
+        return was_open
+
+
+class _Ask:
+    """One decision on its way. `answer` gets a Taken, or the reason of a StoreUnavailable."""
+
+    __slots__ = ("abandoned", "answer", "charges", "debit")
+
+    def __init__(self, charges: Sequence[Charge], debit: bool) -> None:
+        self.charges = charges
+        self.debit = debit
+        self.answer: AsyncResult[Taken | str] = AsyncResult()
+        self.abandoned = False
+
+
+class RedisBuckets:
+    """A `policy.store.BucketStore` in Redis.
+
+    open_storage is called when the first decision is made, and again until it returns: a cluster that is down
+    at start raises there. timeout: seconds for each of connect and reply; the storage must have been opened
+    with the same socket timeouts and without retries (`store.open_store` does).
+    """
+
+    def __init__(
+        self,
+        open_storage: Callable[[], RedisStorage],
+        clock: Clock,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        breaker: Breaker | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self._open_storage = open_storage
+        self._patience = timeout * STEPS
+        self._breaker = breaker or Breaker(clock)
+        self._journal = journal
+        self._queue: deque[_Ask] = deque()
+        self._flights = 0
+        self._collecting = False
+        self._script: Any = None
+        self._prefix = ""
+
+    def __repr__(self) -> str:
+        state = "open" if self._breaker.is_open else "closed"
+        return f"<RedisBuckets breaker {state}, {self._flights} in flight, {len(self._queue)} queued>"
+
+    def take(self, charges: Sequence[Charge], *, debit: bool = True) -> Taken:
+        """See BucketStore.take. Waits at most 2 x timeout, whatever Redis does; then StoreUnavailable."""
+        if not charges:
+            return Taken((), ())
+        if not self._breaker.admit():
+            raise StoreUnavailable("the breaker is open: too many errors of late")
+        ask = _Ask(charges, debit)
+        if self._flights == MAX_IN_FLIGHT or self._queue or self._collecting:
+            self._join(ask)
+            return self._wait(ask)
+        self._flights += 1
+        try:
+            self._collect()
+            if not self._queue:
+                return self._call([ask])[0]
+            self._queue.appendleft(ask)
+        finally:
+            self._land()
+        return self._wait(ask)
+
+    # --- queueing ---
+
+    def _collect(self) -> None:
+        """Let every greenlet that is ready run once: under load, most have a decision that can share the call.
+
+        Without it a Redis on the same machine answers before its caller first yields, and nothing is shared.
+        """
+        self._collecting = True
+        try:
+            gevent.sleep(0)
+        finally:
+            self._collecting = False
+
+    def _join(self, ask: _Ask) -> None:
+        if len(self._queue) >= MAX_QUEUED:
+            raise StoreUnavailable(f"{MAX_QUEUED} decisions are queued already")
+        self._queue.append(ask)
+        self._launch()
+
+    def _wait(self, ask: _Ask) -> Taken:
+        try:
+            # wait() swallows only its own timeout; one that the caller has set passes through.
+            ask.answer.wait(self._patience)
+        finally:
+            # Timed out or killed: if it is still queued, nobody wants it charged.
+            ask.abandoned = True
+        outcome = ask.answer.value
+        if isinstance(outcome, Taken):
+            return outcome
+        raise StoreUnavailable(outcome or f"no answer within {self._patience:.3f} s")
+
+    def _launch(self) -> None:
+        """Give the queue a flight if one is free. The slot is taken here, before the greenlet first runs."""
+        if self._queue and self._flights < MAX_IN_FLIGHT and not self._collecting:
+            self._flights += 1
+            gevent.spawn(self._fly)
+
+    def _land(self) -> None:
+        self._flights -= 1
+        self._launch()
+
+    def _fly(self) -> None:
+        """Carry batch after batch until the queue is empty."""
+        try:
+            while batch := self._next_batch():
+                outcomes: Sequence[Taken | str]
+                try:
+                    outcomes = self._call(batch)
+                except StoreUnavailable as error:
+                    outcomes = [str(error)] * len(batch)
+                for ask, outcome in zip(batch, outcomes, strict=True):
+                    ask.answer.set(outcome)
+        finally:
+            self._land()
+
+    def _next_batch(self) -> list[_Ask]:
+        """The longest-waiting callers that are still waiting, at most MAX_BATCH."""
+        batch: list[_Ask] = []
+        while self._queue and len(batch) < MAX_BATCH:
+            ask = self._queue.popleft()
+            if not ask.abandoned:
+                batch.append(ask)
+        return batch
+
+    # --- the call ---
+
+    def _call(self, asks: Sequence[_Ask]) -> list[Taken]:
+        """One script call for all. Raises StoreUnavailable, and tells the breaker what happened."""
+        limit = gevent.Timeout.start_new(self._patience)
+        try:
+            reply = self._run(asks)
+        except gevent.Timeout as timeout:
+            if timeout is not limit:
+                raise
+            raise self._fault(f"no answer within {self._patience:.3f} s") from None
+        except _FAULTS as error:
+            raise self._fault(f"{type(error).__name__}: {error}") from error
+        finally:
+            limit.close()
+        if self._breaker.succeeded() and self._journal is not None:
+            self._journal.info("store_up")
+        return _decode(asks, reply)
+
+    def _run(self, asks: Sequence[_Ask]) -> list[bytes]:
+        if self._script is None:
+            storage = self._open_storage()
+            self._prefix = storage.prefixed_key(NAMESPACE)
+            self._script = storage.get_connection().register_script(SCRIPT)
+        keys, args = _encode(asks, self._prefix)
+        reply: list[bytes] = self._script(keys, args)
+        return reply
+
+    def _fault(self, reason: str) -> StoreUnavailable:
+        if self._breaker.failed():
+            if self._journal is not None:
+                self._journal.error("store_down", reason=reason)
+            # Idle connections may lead to a master that is none any more: the probe makes a new one.
+            self.close()
+            # Whoever queues has no better prospects than whoever comes now.
+            while self._queue:
+                self._queue.popleft().answer.set(reason)
+        return StoreUnavailable(reason)
+
+    def close(self) -> None:
+        """Close idle connections. The store stays usable."""
+        pool = getattr(getattr(self._script, "registered_client", None), "connection_pool", None)
+        if pool is not None:
+            pool.disconnect(inuse_connections=False)
+
+
+# Whatever redis-py raises for a server that is away, busy, full, read-only or not what it should be.
+# RedisClusterException is no RedisError. The valkey library's errors cannot come: store.py opens Valkey with
+# redis-py.
+_FAULTS: Final = (RedisError, RedisClusterException, OSError)
+
+
+def _encode(asks: Sequence[_Ask], prefix: str) -> tuple[list[str], list[str | int | float]]:
+    """KEYS and ARGV of take.lua; a key that several decisions name is sent once."""
+    index: dict[str, int] = {}
+    args: list[str | int | float] = []
+    for ask in asks:
+        args += (1 if ask.debit else 0, len(ask.charges))
+        for charge in ask.charges:
+            args += (index.setdefault(charge.key, len(index) + 1), charge.rate, charge.burst, charge.cost)
+    return [prefix + key for key in index], args
+
+
+def _decode(asks: Sequence[_Ask], reply: list[bytes]) -> list[Taken]:
+    numbers = [float(text) for text in reply]
+    takens: list[Taken] = []
+    start = 0
+    for ask in asks:
+        end = start + 2 * len(ask.charges)
+        takens.append(Taken(waits=tuple(numbers[start:end:2]), balances=tuple(numbers[start + 1 : end : 2])))
+        start = end
+    return takens

@@ -1,0 +1,143 @@
+"""Sockets as Streams: the only place that reads and writes TCP, unix sockets and TLS for a session.
+
+Owns buffer sizes, TCP_NODELAY and the translation of every OSError into StreamLost or StreamTimeout. Refuses to
+know SMTP.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import Final
+
+import gevent.socket
+import gevent.ssl
+from gevent.monkey import get_original
+from gevent.timeout import Timeout
+
+from smtpgate.clock import Deadline
+from smtpgate.session.ports import Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
+
+# Bodies move by large reads: 64 KiB and more saves system calls, 256 KiB saves little beyond (ARCHITECTURE.md).
+READ_SIZE: Final = 65536
+
+
+class _Interrupted(Exception):
+    """Thrown into a greenlet that waits for its client, by interrupt()."""
+
+
+class SocketStream:
+    """A Stream over a connected gevent socket. `context` serves start_tls; None where the listener has no TLS."""
+
+    def __init__(self, sock: gevent.socket.socket, context: gevent.ssl.SSLContext | None = None) -> None:
+        self._sock = sock
+        self._context = context
+        self.peer = _peer(sock)
+        self.tls: TlsInfo | None = None
+        self._reading = False
+        if sock.family != socket.AF_UNIX:
+            # Replies and commands are small and awaited: without it Nagle and delayed ACK cost 40 ms each.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read(self, deadline: Deadline) -> bytes:
+        self._reading = True
+        try:
+            self._sock.settimeout(_budget(deadline))
+            return self._sock.recv(READ_SIZE)
+        except _Interrupted:
+            raise StreamInterrupted from None
+        except TimeoutError:
+            raise StreamTimeout from None
+        except OSError as error:
+            raise StreamLost(_reason(error)) from None
+        finally:
+            self._reading = False
+
+    def readable(self) -> bool:
+        # gevent's own poll() makes and starts watchers, 15 us of them; the kernel's takes one.
+        poll: select.poll = get_original("select", "poll")()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def write(self, data: bytes, deadline: Deadline) -> None:
+        # A loop of send(): gevent's sendall asks the kernel for the socket's type at every call.
+        view = memoryview(data)
+        try:
+            self._sock.settimeout(_budget(deadline))
+            sent = self._sock.send(view)
+            while sent < len(view):
+                view = view[sent:]
+                self._sock.settimeout(_budget(deadline))
+                sent = self._sock.send(view)
+        except TimeoutError:
+            raise StreamTimeout from None
+        except OSError as error:
+            raise StreamLost(_reason(error)) from None
+
+    def start_tls(self, deadline: Deadline) -> TlsInfo:
+        assert self._context is not None
+        self._sock.settimeout(None)
+        try:
+            with Timeout(deadline.remaining(), TimeoutError):
+                self._sock = self._context.wrap_socket(self._sock, server_side=True)
+        except TimeoutError:
+            raise StreamTimeout from None
+        except (OSError, ValueError) as error:
+            raise StreamLost(f"TLS handshake: {_reason(error)}") from None
+        cipher = self._sock.cipher()
+        self.tls = TlsInfo(protocol=self._sock.version() or "", cipher=cipher[0] if cipher else "")
+        return self.tls
+
+    def interrupt(self) -> None:
+        """Wake a read that is waiting, so that its session notices the drain. Does nothing otherwise."""
+        watcher = getattr(self._sock, "_read_event", None)
+        if self._reading and watcher is not None:
+            gevent.get_hub().cancel_wait(watcher, _Interrupted())
+
+    def close(self) -> None:
+        try:
+            self._sock.close()
+        except OSError:
+            pass
+
+
+def connect(host: str, port: int, deadline: Deadline) -> SocketStream:
+    """A TCP connection to a backend. Raises StreamTimeout, StreamLost (no route, refused, unknown name)."""
+    try:
+        return SocketStream(gevent.socket.create_connection((host, port), timeout=deadline.remaining()))
+    except TimeoutError:
+        raise StreamTimeout from None
+    except OSError as error:
+        raise StreamLost(_reason(error)) from None
+
+
+def _budget(deadline: Deadline) -> float:
+    """Seconds left; a socket timeout of 0 would mean "do not block" instead of "too late"."""
+    remaining = deadline.remaining()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
+
+
+def _peer(sock: gevent.socket.socket) -> Peer:
+    """The two ends; a client that has gone already has no name any more."""
+    if sock.family == socket.AF_UNIX:
+        return Peer("unix:", 0, "unix:", 0)
+    try:
+        host, port = sock.getpeername()[:2]
+        local_host, local_port = sock.getsockname()[:2]
+    except OSError as error:
+        raise StreamLost(_reason(error)) from None
+    return Peer(_textual(host), port, _textual(local_host), local_port)
+
+
+def _textual(host: str) -> str:
+    """A v4-mapped address is the IPv4 client that it stands for; zones are a local matter."""
+    return host.removeprefix("::ffff:").partition("%")[0]
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{errno.errorcode.get(error.errno, error.errno)}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,515 @@
+"""AuthHttp against a server that behaves, one that does not, and beside a real nginx."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.socket
+import gevent.ssl
+import pytest
+from gevent.server import StreamServer
+from peers.fixtures import StartNginx
+from peers.process import HOST, free_port
+
+from smtpgate.drivers import authhttp
+from smtpgate.drivers.authhttp import AuthHttp, Endpoint, parse_url
+from smtpgate.drivers.authwire import MAX_HEAD, write_request
+from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable, Peer
+
+QUERY = AuthQuery(
+    method="plain",
+    attempt=1,
+    peer=Peer("192.0.2.7", 40000, "192.0.2.1", 25),
+    client_host="[UNAVAILABLE]",
+    user=b"ann",
+    password=b"hunter2",
+)
+GRANTED = AuthGranted(server=("192.0.2.10", 25))
+OK = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Server: 192.0.2.10\r\nAuth-Port: 25\r\nContent-Length: 0\r\n\r\n"
+
+Open = Callable[..., AuthHttp]
+
+
+def without_length(response: bytes) -> bytes:
+    return response.replace(b"Content-Length: 0\r\n", b"")
+
+
+# --- asking ---
+
+
+def test_one_request_and_its_answer(auth_server: Any, open_auth: Open) -> None:
+    auth_server.say(OK)
+    auth = open_auth(auth_server.url("/auth?tenant=1"), headers={"X-Auth-Key": "abc", "X-Two": "d e"})
+    assert auth.ask(QUERY) == GRANTED
+    static = [("X-Auth-Key", b"abc"), ("X-Two", b"d e")]
+    assert auth_server.requests == [write_request("/auth?tenant=1", HOST, QUERY, static)]
+    assert repr(auth) == f"<AuthHttp {HOST}:{auth_server.port}>"
+
+
+def test_connections_are_kept(auth_server: Any, open_auth: Open) -> None:
+    body = OK.replace(b"Content-Length: 0", b"Content-Length: 5000") + b"x" * 5000
+    auth_server.say(OK, body, b"HTTP/1.1 204 No Content\r\nAuth-Status: no\r\n\r\n", OK)
+    auth = open_auth(auth_server.url())
+    refused = AuthRefused("535 5.7.0", "no", 0)
+    assert [auth.ask(QUERY) for _ in range(5)] == [GRANTED, GRANTED, refused, GRANTED, GRANTED]
+    assert auth_server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        OK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        OK.replace(b"Content-Length", b"Connection: close\r\nContent-Length"),
+        without_length(OK) + b"a body that only the end of the connection ends",
+        without_length(OK).replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        OK + b"more than was announced",
+        OK.replace(b"Content-Length: 0", b"Content-Length: 70000"),
+    ],
+)
+def test_a_connection_in_doubt_is_closed_and_the_answer_taken(
+    auth_server: Any, open_auth: Open, response: bytes
+) -> None:
+    auth_server.say(response)
+    auth = open_auth(auth_server.url())
+    assert [auth.ask(QUERY), auth.ask(QUERY)] == [GRANTED, GRANTED]
+    assert auth_server.connections == 2
+
+
+def test_a_body_that_does_not_come_delays_little_and_costs_the_connection(auth_server: Any, open_auth: Open) -> None:
+    auth_server.say(OK.replace(b"Content-Length: 0", b"Content-Length: 10"))
+    auth = open_auth(auth_server.url(), timeout=0.05)
+    assert auth.ask(QUERY) == GRANTED  # in spite of a deadline shorter than the wait for the body
+    assert auth.ask(QUERY) == GRANTED
+    assert auth_server.connections == 2
+
+
+def test_an_answer_in_single_octets(auth_server: Any, open_auth: Open) -> None:
+    def dribble(sock: gevent.socket.socket, _n: int) -> None:
+        for octet in OK:
+            sock.sendall(bytes([octet]))
+            gevent.sleep(0)
+
+    auth_server.behave = dribble
+    auth = open_auth(auth_server.url())
+    assert [auth.ask(QUERY), auth.ask(QUERY)] == [GRANTED, GRANTED]
+    assert auth_server.connections == 1
+
+
+def test_questions_at_once_are_bounded_and_nobody_is_forgotten(auth_server: Any, open_auth: Open) -> None:
+    at_once, most = 0, 0
+
+    def slow(sock: gevent.socket.socket, _n: int) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        gevent.sleep(0.01)
+        at_once -= 1
+        sock.sendall(OK)
+
+    auth_server.behave = slow
+    auth = open_auth(auth_server.url(), max_connections=4)
+    jobs = [gevent.spawn(auth.ask, replace(QUERY, attempt=n)) for n in range(1, 41)]
+    gevent.joinall(jobs, raise_error=True)
+    assert [job.value for job in jobs] == [GRANTED] * 40
+    assert (most, auth_server.connections) == (4, 4)
+    attempts = sorted(int(request.split(b"Attempt: ")[1].split(b"\r")[0]) for request in auth_server.requests)
+    assert attempts == list(range(1, 41))
+
+
+def test_a_unix_socket(tmp_path: Path, open_auth: Open) -> None:
+    listener = gevent.socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "auth.sock"))
+    listener.listen()
+    seen = []
+
+    def serve(sock: gevent.socket.socket, _address: object) -> None:
+        seen.append(sock.recv(65536))
+        sock.sendall(OK)
+
+    server = StreamServer(listener, serve)
+    server.start()
+    auth = open_auth(f"unix:{tmp_path}/auth.sock:/check?x=1")
+    assert auth.ask(QUERY) == GRANTED
+    assert seen == [write_request("/check?x=1", "localhost", QUERY)]
+    server.stop()
+    answer = auth.ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server unix:{tmp_path}/auth.sock: ")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for HOST, its own authority, and its key."""
+    paths = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=auth", "-addext", f"subjectAltName=IP:{HOST}"]
+    command += ["-out", paths[0], "-keyout", paths[1]]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
+def test_https_believes_only_who_can_prove_the_name(certificate: tuple[str, str], open_auth: Open) -> None:
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    seen = []
+
+    def serve(sock: gevent.socket.socket, _address: object) -> None:
+        while request := sock.recv(65536):
+            seen.append(request)
+            sock.sendall(OK)
+
+    server = StreamServer((HOST, 0), serve, ssl_context=context)
+    server.start()
+    url = f"https://{HOST}:{server.server_port}/auth"
+    trusting = open_auth(url, ca=certificate[0])
+    assert [trusting.ask(QUERY), trusting.ask(QUERY)] == [GRANTED, GRANTED]
+    assert seen == [write_request("/auth", HOST, QUERY)] * 2
+    wary = open_auth(url).ask(QUERY)
+    assert isinstance(wary, AuthUnavailable)
+    assert "CERTIFICATE_VERIFY_FAILED" in wary.reason
+    assert len(seen) == 2
+    trusting.close()
+    server.stop()
+
+
+# --- faults: each is an AuthUnavailable that says why, in time ---
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (b"", "hung up without an answer"),
+        (b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\n", "hung up before the end of the header"),
+        (b"garbage\0\xff", "hung up before the end of the header"),
+        (b"garbage\r\n\r\n", "without Auth-Server and Auth-Port, or Auth-Pool"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "HTTP 502 without Auth-Server and Auth-Port, or Auth-Pool"),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:6379/\r\n\r\n",
+            "HTTP 302 without Auth-Server and Auth-Port, or Auth-Pool",
+        ),
+        (OK.replace(b"192.0.2.10", b"mta"), "Auth-Server 'mta'; expected an address"),
+        (OK.replace(b": 25", b": smtp"), "Auth-Port 'smtp'; expected 1 to 65535"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_HEAD + b"\r\n\r\n", "header of more than 16384 octets"),
+        (b"x" * (MAX_HEAD + 5000), "header of more than 16384 octets"),
+    ],
+)
+def test_what_is_no_answer(auth_server: Any, open_auth: Open, response: bytes, reason: str) -> None:
+    def once(sock: gevent.socket.socket, _n: int) -> bool:
+        sock.sendall(response)
+        return False
+
+    auth_server.behave = once
+    answer = open_auth(auth_server.url()).ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server {HOST}:{auth_server.port}: {reason}")
+    assert len(auth_server.requests) == 1
+
+
+def test_a_header_of_exactly_the_bound_is_read(auth_server: Any, open_auth: Open) -> None:
+    filler = OK.replace(b"\r\n\r\n", b"\r\nX: \r\n\r\n")
+    full = OK.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * (MAX_HEAD - len(filler)) + b"\r\n\r\n")
+    assert len(full) == MAX_HEAD
+    auth_server.say(full)
+    assert open_auth(auth_server.url()).ask(QUERY) == GRANTED
+
+
+def test_nobody_listens(open_auth: Open) -> None:
+    port = free_port()
+    answer = open_auth(f"http://{HOST}:{port}/").ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server {HOST}:{port}: ConnectionRefusedError: ")
+
+
+def test_a_name_that_nobody_has(open_auth: Open) -> None:
+    answer = open_auth("http://auth.invalid/").ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith("auth server auth.invalid:80: gaierror: ")
+
+
+@pytest.mark.parametrize("between", [None, 0.02], ids=["silent", "dripping"])
+def test_the_deadline_is_total(auth_server: Any, open_auth: Open, between: float | None) -> None:
+    def hang(sock: gevent.socket.socket, _n: int) -> None:
+        for octet in OK * 100:
+            gevent.sleep(between or 30)
+            sock.sendall(bytes([octet]))
+
+    auth_server.behave = hang
+    began = time.monotonic()
+    answer = open_auth(auth_server.url(), timeout=0.3).ask(QUERY)
+    assert answer == AuthUnavailable(f"auth server {HOST}:{auth_server.port}: no answer within 0.3 s")
+    assert 0.25 < time.monotonic() - began < 1.0
+    assert len(auth_server.requests) == 1
+
+
+def test_waiting_for_a_free_connection_counts(auth_server: Any, open_auth: Open) -> None:
+    auth_server.behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(auth_server.url(), timeout=0.2, max_connections=1)
+    jobs = [gevent.spawn(auth.ask, QUERY) for _ in range(3)]
+    began = time.monotonic()
+    gevent.joinall(jobs, raise_error=True)
+    assert time.monotonic() - began < 1.0
+    assert all(job.value.reason.endswith("no answer within 0.2 s") for job in jobs)
+    auth_server.say(OK)
+    assert auth.ask(QUERY) == GRANTED  # the slots came back
+
+
+def test_a_callers_own_timeout_passes_through_and_frees_the_connection(auth_server: Any, open_auth: Open) -> None:
+    auth_server.behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(auth_server.url(), max_connections=1)
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.1) as mine:
+        auth.ask(QUERY)
+    assert raised.value is mine
+    auth_server.say(OK)
+    assert auth.ask(QUERY) == GRANTED
+
+
+def test_after_close_nothing_is_asked(auth_server: Any, open_auth: Open) -> None:
+    auth = open_auth(auth_server.url())
+    auth.close()
+    answer = auth.ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.endswith("connection pool closed")
+    assert auth_server.requests == []
+
+
+def test_no_secret_in_any_reason(auth_server: Any, open_auth: Open) -> None:
+    auth_server.say(b"HTTP/1.1 500 hunter2\r\nAuth-Pass: hunter2\r\nX: hunter2\r\n\r\n")
+    answer = open_auth(auth_server.url("/?key=hunter2"), headers={"X-Key": "hunter2"}).ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert "hunter2" not in repr(answer)
+
+
+# --- asking twice ---
+
+
+def test_an_idle_connection_that_was_closed_is_noticed_before_it_is_used(auth_server: Any, open_auth: Open) -> None:
+    def answer_and_close(sock: gevent.socket.socket, _n: int) -> bool:
+        sock.sendall(OK)
+        return False
+
+    auth_server.behave = answer_and_close
+    auth = open_auth(auth_server.url())
+    for _ in range(3):
+        assert auth.ask(QUERY) == GRANTED
+        gevent.sleep(0.01)  # the close arrives
+    assert (len(auth_server.requests), auth_server.connections) == (3, 3)
+
+
+@pytest.mark.parametrize("rudely", [False, True], ids=["FIN", "RST"])
+def test_a_kept_connection_that_breaks_without_an_answer_is_replaced_once(
+    auth_server: Any, open_auth: Open, rudely: bool
+) -> None:
+    """The second question on the first connection gets no answer, as when a server closes an idle connection
+    at the very moment; everything on the second connection works.
+    """
+
+    def behave(sock: gevent.socket.socket, n: int) -> bool:
+        if n == 2:
+            if rudely:
+                linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            return False
+        sock.sendall(OK)
+        return True
+
+    auth_server.behave = behave
+    auth = open_auth(auth_server.url())
+    assert [auth.ask(QUERY) for _ in range(3)] == [GRANTED] * 3
+    assert (len(auth_server.requests), auth_server.connections) == (4, 2)
+
+
+def test_the_second_try_is_on_a_new_connection_and_the_last(auth_server: Any, open_auth: Open) -> None:
+    """Four connections are idle and the service has just lost its mind: 2 questions, not 5 and not 129."""
+    auth_server.behave = lambda sock, n: (gevent.sleep(0.05), sock.sendall(OK))
+    auth = open_auth(auth_server.url())
+    gevent.joinall([gevent.spawn(auth.ask, QUERY) for _ in range(4)], raise_error=True)
+    assert auth_server.connections == 4
+    auth_server.behave = lambda sock, n: False
+    answer = auth.ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.endswith("hung up without an answer")
+    assert (len(auth_server.requests), auth_server.connections) == (4 + 2, 4 + 1)
+
+
+@pytest.mark.parametrize("part", [b"H", OK[:-1]])
+def test_once_an_octet_of_the_answer_was_seen_nothing_is_asked_again(
+    auth_server: Any, open_auth: Open, part: bytes
+) -> None:
+    def behave(sock: gevent.socket.socket, n: int) -> bool:
+        sock.sendall(OK if n == 1 else part)
+        return n == 1
+
+    auth_server.behave = behave
+    auth = open_auth(auth_server.url())
+    assert auth.ask(QUERY) == GRANTED
+    assert isinstance(auth.ask(QUERY), AuthUnavailable)
+    assert len(auth_server.requests) == 2
+
+
+def test_a_timeout_is_never_asked_again(auth_server: Any, open_auth: Open) -> None:
+    auth_server.behave = lambda sock, n: sock.sendall(OK) if n == 1 else gevent.sleep(30)
+    auth = open_auth(auth_server.url(), timeout=0.2)
+    assert auth.ask(QUERY) == GRANTED
+    assert isinstance(auth.ask(QUERY), AuthUnavailable)
+    assert len(auth_server.requests) == 2
+
+
+def test_kept_connections_above_descriptor_1023(auth_server: Any, open_auth: Open) -> None:
+    """select() knows none of those; a proxy with a thousand sessions would keep no connection."""
+    auth_server.say(OK)
+    auth = open_auth(auth_server.url())
+    left, right = socket.socketpair()
+    pads = [left.dup() for _ in range(1100)]
+    try:
+        assert [auth.ask(QUERY) for _ in range(3)] == [GRANTED] * 3
+    finally:
+        for pad in [left, right, *pads]:
+            pad.close()
+    assert auth_server.connections == 1
+
+
+# --- beside nginx ---
+
+
+def mail_conf(auth_port: int, port: int) -> str:
+    return f"""
+    server_name mail.example.com;
+    auth_http http://{HOST}:{auth_port}/auth/x?y=1;
+    auth_http_header X-Key "a b";
+    server {{ listen {HOST}:{port}; protocol smtp; smtp_auth plain cram-md5 login none; }}
+    """
+
+
+def smtp(port: int, *lines: bytes) -> tuple[list[bytes], tuple[str, int]]:
+    """Say each line when the last has its reply; the replies, greeting first, and our end of the connection."""
+    replies = []
+    with gevent.socket.create_connection((HOST, port), timeout=10) as sock:
+        replies.append(sock.recv(4096))
+        for line in lines:
+            salt = base64.b64decode(replies[-1][4:]) if line == b"<digest>" else b""
+            sock.sendall((base64.b64encode(b"ann " + b"0" * 32) if salt else line) + b"\r\n")
+            replies.append(sock.recv(4096))
+        return replies, sock.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("lines", "query"),
+    [
+        (
+            [b"EHLO c", b"AUTH PLAIN " + base64.b64encode(b"\0us er%+\xc3\xa9\x7f=\0p w\t%")],
+            replace(QUERY, user=b"us er%+\xc3\xa9\x7f=", password=b"p w\t%"),
+        ),
+        (
+            [b"EHLO c", b"AUTH CRAM-MD5", b"<digest>"],
+            replace(QUERY, method="cram-md5", user=b"ann", password=b"0" * 32),
+        ),
+        (
+            [b"EHLO client.example", b"mail   From:<a@b>  SIZE=1", b"rcpt to:<c%d@e>"],
+            replace(
+                QUERY,
+                method="none",
+                user=b"",
+                password=b"",
+                helo="client.example",
+                mail_line=b"mail   From:<a@b>  SIZE=1",
+                rcpt_line=b"rcpt to:<c%d@e>",
+            ),
+        ),
+    ],
+    ids=["plain", "cram-md5", "none"],
+)
+def test_we_ask_as_nginx_asks(
+    auth_server: Any, open_auth: Open, nginx_mail: StartNginx, lines: list[bytes], query: AuthQuery
+) -> None:
+    """Octet for octet, the HTTP version apart: a server that nginx is content with has nothing new to learn."""
+    auth_server.say(b"HTTP/1.1 204 No Content\r\nAuth-Status: no\r\nAuth-Error-Code: 550 5.1.1\r\n\r\n")
+    port = free_port()
+    nginx_mail(mail_conf(auth_server.port, port), port)
+    replies, (host, _) = smtp(port, *lines)
+    assert replies[-1] == b"550 5.1.1 no\r\n"
+
+    peer = replace(query.peer, host=host)
+    salt = base64.b64decode(replies[-2][4:]).decode() if query.method == "cram-md5" else None
+    auth = open_auth(auth_server.url("/auth/x?y=1"), headers={"X-Key": "a b"})
+    assert auth.ask(replace(query, peer=peer, salt=salt)) == AuthRefused("550 5.1.1", "no", 0)
+    theirs, ours = auth_server.requests
+    assert theirs.startswith(b"GET /auth/x?y=1 HTTP/1.0\r\n")
+    assert ours == theirs.replace(b"HTTP/1.0", b"HTTP/1.1", 1)
+
+
+def test_nginx_answers_us(open_auth: Open, nginx_mail: StartNginx) -> None:
+    """nginx as the auth server: a real HTTP server takes our octets, and its connections are kept."""
+    port = free_port()
+    http = f"""
+    server {{
+        listen {HOST}:{port};
+        location / {{
+            add_header Auth-Status OK always;
+            add_header Auth-Server 192.0.2.10 always;
+            add_header Auth-Port 25 always;
+            add_header Auth-User $http_auth_user always;
+            add_header X-Connection-Requests $connection_requests always;
+            return 503;
+        }}
+    }}
+    """
+    nginx_mail("", port, http)
+    auth = open_auth(f"http://{HOST}:{port}/auth")
+    query = replace(QUERY, user=b"j\xc3\xb6rg")
+    assert [auth.ask(query) for _ in range(3)] == [replace(GRANTED, user="jörg")] * 3
+    assert auth._pool._socket_queue.qsize() == 1
+
+
+# --- the URL ---
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("http://127.0.0.1:18080/auth", Endpoint("127.0.0.1", 18080, "/auth")),
+        ("http://auth.example", Endpoint("auth.example", 80, "/")),
+        ("https://auth.example/a?b=c%20d", Endpoint("auth.example", 443, "/a?b=c%20d", tls=True)),
+        ("http://auth.example?b=c", Endpoint("auth.example", 80, "/?b=c")),
+        ("http://[::1]:8080/auth", Endpoint("[::1]", 8080, "/auth")),
+        ("unix:/run/auth.sock", Endpoint("localhost", 0, "/", path="/run/auth.sock")),
+        ("unix:/run/auth.sock:/auth?x", Endpoint("localhost", 0, "/auth?x", path="/run/auth.sock")),
+    ],
+)
+def test_urls(url: str, endpoint: Endpoint) -> None:
+    assert parse_url(url) == endpoint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:18080/auth",
+        "ftp://auth.example/",
+        "http://",
+        "http:///auth",
+        "http://auth.example:0/",
+        "http://auth.example:65536/",
+        "http://auth.example:port/",
+        "http://[::1/",
+        "http://ann:hunter2@auth.example/",
+        "http://auth.example/#hunter2",
+        "http://auth.example/a b?hunter2",
+        "http://auth.example/a\r\nX:hunter2",
+        "http://j\xf6rg.example/",
+        "unix:run/auth.sock",
+        "unix:/run/auth.sock:auth",
+    ],
+)
+def test_urls_that_are_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="^auth_http url .*; " + authhttp.EXPECTED) as refused:
+        parse_url(url)
+    assert "hunter2" not in str(refused.value)

@@ -1,0 +1,92 @@
+"""One line an event, escaped, bounded, in order; gunicorn's lines in the same form."""
+
+import io
+import json
+import logging
+import logging.config
+
+import pytest
+
+from smtpgate.drivers.journal import MAX_VALUE, RecordFormatter, logging_config, open_journal
+
+
+def lines(style="json", level="info"):
+    out = io.StringIO()
+    return open_journal(style, level, out), out
+
+
+def test_a_json_line_begins_with_time_level_and_event():
+    journal, out = lines()
+    journal.info("session", client="192.0.2.7", seconds=0.5)
+    line = out.getvalue()
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    parsed = json.loads(line)
+    assert list(parsed) == ["timestamp", "level", "event", "client", "seconds"]
+    assert (parsed["level"], parsed["event"], parsed["seconds"]) == ("info", "session", 0.5)
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("hostile", ["a\r\nb", "\x1b[2J", "\u202e", "\u2028", "\x00", "\udcff", 'x" y="z', "\x85"])
+def test_client_text_cannot_forge_or_hide_a_line(style, hostile):
+    journal, out = lines(style)
+    journal.info("auth", login=hostile)
+    line = out.getvalue()
+    assert line.count("\n") == 1
+    assert line.rstrip("\n").isascii()
+    assert line.rstrip("\n").isprintable()
+    if style == "json":
+        assert json.loads(line)["login"] == hostile
+
+
+def test_values_are_cut():
+    journal, out = lines()
+    journal.info("auth", login="x" * 10_000, listed=["y" * 10_000])
+    parsed = json.loads(out.getvalue())
+    assert parsed["login"] == "x" * MAX_VALUE + "..."
+    assert parsed["listed"] == ["y" * MAX_VALUE + "..."]
+
+
+def test_the_level_holds_lines_back():
+    journal, out = lines(level="warning")
+    journal.info("session")
+    journal.warning("denied")
+    assert json.loads(out.getvalue())["event"] == "denied"
+
+
+def test_text_leaves_out_what_is_not_known():
+    journal, out = lines("text")
+    journal.info("session", user=None, helo="c.test")
+    assert out.getvalue().split(" ", 1)[1] == 'info session helo="c.test"\n'
+
+
+def test_bound_fields_are_in_every_line():
+    journal, out = lines()
+    journal.bind(pid=7).error("bug")
+    assert json.loads(out.getvalue())["pid"] == 7
+
+
+def record(message, *args, exc_info=None):
+    return logging.LogRecord("gunicorn.error", logging.INFO, "arbiter.py", 1, message, args, exc_info)
+
+
+def test_gunicorns_lines_have_the_same_form():
+    parsed = json.loads(RecordFormatter("json").format(record("Listening at: %s (%s)", "http://127.0.0.1:25", 9)))
+    assert list(parsed) == ["timestamp", "level", "event", "pid", "message"]
+    assert (parsed["event"], parsed["level"]) == ("process", "info")
+    assert parsed["message"] == "Listening at: 127.0.0.1:25 (9)"
+
+
+def test_gunicorns_tracebacks_stay_in_their_line():
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        line = RecordFormatter("json").format(record("failed", exc_info=(ValueError, error, error.__traceback__)))
+    assert "\n" not in line
+    assert "ValueError: no" in json.loads(line)["traceback"]
+
+
+def test_the_logging_config_is_one_that_logging_takes():
+    logging.config.dictConfig(logging_config("json", "info"))
+    handler = logging.getLogger("gunicorn.error").handlers[0]
+    assert isinstance(handler.formatter, RecordFormatter)

@@ -1,0 +1,262 @@
+"""Real sockets on loopback: deadlines, backpressure, interrupts, and one kind of exception for every fault."""
+
+import socket
+import ssl
+import subprocess
+import time
+
+import gevent
+import gevent.socket
+import gevent.ssl
+import pytest
+
+from smtpgate.clock import Deadline, SystemClock
+from smtpgate.drivers.stream import READ_SIZE, SocketStream, connect
+from smtpgate.session.ports import StreamInterrupted, StreamLost, StreamTimeout
+
+CLOCK = SystemClock()
+
+
+def soon(seconds=5.0):
+    return Deadline(CLOCK, seconds)
+
+
+def listening(address=("127.0.0.1", 0), family=socket.AF_INET):
+    server = gevent.socket.socket(family)
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(address)
+    server.listen()
+    return server
+
+
+@pytest.fixture
+def pair():
+    """(stream under test, the peer's gevent socket), connected over loopback."""
+    with listening() as server:
+        peer = gevent.socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    stream = SocketStream(accepted)
+    yield stream, peer
+    stream.close()
+    peer.close()
+
+
+def test_reads_what_the_peer_wrote_and_then_its_end(pair):
+    stream, peer = pair
+    peer.sendall(b"EHLO c.test\r\n")
+    assert stream.read(soon()) == b"EHLO c.test\r\n"
+    peer.close()
+    assert stream.read(soon()) == b""
+
+
+def test_knows_both_ends(pair):
+    stream, peer = pair
+    assert (stream.peer.host, stream.peer.port) == peer.getsockname()
+    assert (stream.peer.local_host, stream.peer.local_port) == peer.getpeername()
+    assert stream.tls is None
+
+
+def test_sets_nodelay(pair):
+    stream, _ = pair
+    assert stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_a_read_ends_with_its_deadline(pair):
+    stream, _ = pair
+    began = time.monotonic()
+    with pytest.raises(StreamTimeout):
+        stream.read(soon(0.05))
+    assert 0.04 < time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize("act", ["read", "write"])
+def test_a_deadline_that_has_passed_is_a_timeout_at_once(pair, act):
+    stream, peer = pair
+    peer.sendall(b"x")
+    with pytest.raises(StreamTimeout):
+        stream.read(soon(0)) if act == "read" else stream.write(b"x", soon(0))
+
+
+def test_a_write_to_a_peer_that_does_not_read_ends_with_its_deadline(pair):
+    stream, _ = pair
+    with pytest.raises(StreamTimeout):
+        stream.write(b"x" * (64 << 20), soon(0.1))
+
+
+def test_a_large_write_arrives_whole(pair):
+    stream, peer = pair
+    text = bytes(range(256)) * 40_000
+    got = bytearray()
+
+    def drain():
+        while len(got) < len(text):
+            got.extend(peer.recv(READ_SIZE))
+
+    reader = gevent.spawn(drain)
+    stream.write(text, soon())
+    reader.join(5)
+    assert bytes(got) == text
+
+
+def test_a_reset_is_a_lost_stream(pair):
+    stream, peer = pair
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    with pytest.raises(StreamLost, match="ECONNRESET"):
+        stream.read(soon())
+
+
+def test_a_closed_stream_is_lost_and_may_be_closed_again(pair):
+    stream, _ = pair
+    stream.close()
+    stream.close()
+    with pytest.raises(StreamLost):
+        stream.read(soon())
+
+
+def test_interrupt_wakes_a_waiting_read_and_nothing_is_lost(pair):
+    stream, peer = pair
+    gevent.spawn_later(0.02, stream.interrupt)
+    with pytest.raises(StreamInterrupted):
+        stream.read(soon())
+    peer.sendall(b"later")
+    assert stream.read(soon()) == b"later"
+
+
+def test_interrupt_of_a_stream_that_does_not_read_does_nothing(pair):
+    stream, peer = pair
+    stream.interrupt()
+    gevent.sleep(0)
+    peer.sendall(b"x")
+    assert stream.read(soon()) == b"x"
+
+
+def test_readable_tells_octets_and_ends_without_taking_them(pair):
+    stream, peer = pair
+    assert stream.readable() is False
+    peer.sendall(b"421 bye\r\n")
+    gevent.sleep(0.01)
+    assert stream.readable() is True
+    assert stream.read(soon()) == b"421 bye\r\n"
+    peer.close()
+    gevent.sleep(0.01)
+    assert stream.readable() is True
+
+
+def test_a_client_that_is_gone_before_it_is_served():
+    with listening() as server:
+        peer = gevent.socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        gevent.sleep(0.01)
+        with pytest.raises(StreamLost):
+            SocketStream(accepted)
+        accepted.close()
+
+
+def test_connect_to_nobody_is_lost():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(StreamLost, match="ECONNREFUSED"):
+            connect("127.0.0.1", port, soon())
+
+
+def test_connect_to_a_name_that_is_none_is_lost():
+    with pytest.raises(StreamLost):
+        connect("no-such-host.invalid", 25, soon())
+
+
+def test_connect_to_a_black_hole_times_out():
+    """A listening socket whose backlog is full drops further SYNs."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        held = [socket.socket() for _ in range(4)]
+        for one in held:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        time.sleep(0.05)
+        with pytest.raises(StreamTimeout):
+            connect(*full.getsockname(), soon(0.2))
+        for one in held:
+            one.close()
+
+
+def test_a_unix_socket_has_no_addresses(tmp_path):
+    path = str(tmp_path / "s")
+    with gevent.socket.socket(socket.AF_UNIX) as server, gevent.socket.socket(socket.AF_UNIX) as peer:
+        server.bind(path)
+        server.listen()
+        peer.connect(path)
+        accepted, _ = server.accept()
+        stream = SocketStream(accepted)
+        assert (stream.peer.host, stream.peer.port) == ("unix:", 0)
+        stream.close()
+
+
+def test_a_v4_client_of_a_v6_socket_is_a_v4_client():
+    with listening(("::", 0), socket.AF_INET6) as server:
+        peer = gevent.socket.create_connection(("127.0.0.1", server.getsockname()[1]))
+        accepted, _ = server.accept()
+        stream = SocketStream(accepted)
+        assert stream.peer.host == "127.0.0.1"
+        stream.close()
+        peer.close()
+
+
+@pytest.fixture
+def context(tmp_path):
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx.test", "-days", "1"),
+            *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    return context
+
+
+def client_context():
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_start_tls_and_what_it_learnt(pair, context):
+    plain, peer = pair
+    stream = SocketStream(plain._sock, context)
+    done = gevent.spawn(lambda: client_context().wrap_socket(peer, server_hostname="mx.test"))
+    info = stream.start_tls(soon())
+    secure = done.get(timeout=5)
+    assert info.protocol == "TLSv1.3"
+    assert info.cipher == secure.cipher()[0]
+    assert stream.tls == info
+    secure.sendall(b"EHLO\r\n")
+    assert stream.read(soon()) == b"EHLO\r\n"
+    gevent.spawn_later(0.02, stream.interrupt)
+    with pytest.raises(StreamInterrupted):
+        stream.read(soon())
+    stream.write(b"250 ok\r\n", soon())
+    assert secure.recv(100) == b"250 ok\r\n"
+    secure.close()
+    stream.close()
+
+
+def test_a_handshake_that_stalls_ends_with_its_deadline(pair, context):
+    plain, _ = pair
+    with pytest.raises(StreamTimeout):
+        SocketStream(plain._sock, context).start_tls(soon(0.1))
+
+
+def test_a_handshake_with_nonsense_is_a_lost_stream(pair, context):
+    plain, peer = pair
+    peer.sendall(b"EHLO c.test\r\n" * 4)
+    with pytest.raises(StreamLost, match="TLS handshake"):
+        SocketStream(plain._sock, context).start_tls(soon())
