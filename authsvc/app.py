@@ -1,0 +1,56 @@
+"""The Flask application factory. Everything that it needs is handed in; it starts and opens nothing."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from authsvc.auth import FAULT, auth_blueprint, render
+from authsvc.bulkhead import Bulkhead
+from authsvc.config import Config
+from authsvc.destinations import Destinations
+from authsvc.health import health_blueprint
+from authsvc.passwords import Passwords
+from authsvc.service import AuthService
+from authsvc.throttle import Engine, Throttle
+from authsvc.users import UserStore
+from smtpgate.clock import Clock
+from smtpgate.journal import Journal
+
+# Frames of a traceback in the log: enough to find the line, too few to fill a screen.
+MAX_FRAMES: Final = 8
+
+
+def create_app(
+    config: Config,
+    *,
+    users: UserStore,
+    engine: Engine,
+    destinations: Destinations,
+    passwords: Passwords,
+    bulkhead: Bulkhead,
+    clock: Clock,
+    journal: Journal,
+    checks: Mapping[str, Callable[[], bool]],
+) -> Flask:
+    """The application: /auth, /healthz, /readyz. checks: see health.health_blueprint."""
+    app = Flask("authsvc", static_folder=None)
+    service = AuthService(users, passwords, Throttle(engine, config.failed_login_wait), destinations, bulkhead)
+    app.register_blueprint(auth_blueprint(service, config.secret, clock, journal))
+    app.register_blueprint(health_blueprint(checks))
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response | HTTPException:
+        if isinstance(error, HTTPException):
+            return error
+        # Lines only: messages and variables may hold what a client typed, its password included.
+        frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
+        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        journal.error("internal_error", error=type(error).__name__, where=where)
+        return render(FAULT, status=500)
+
+    return app

@@ -1,0 +1,77 @@
+"""GET /auth: nginx's auth_http. Parses, calls the service, renders; decides only who may ask at all.
+
+Owns the log line of a request. Passwords, digests and the secret header never enter it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from authsvc.config import Secret
+from authsvc.contract import Answer, AuthRequest, Refused, RequestError, read_request, write_answer
+from authsvc.service import TEMPORARY_CODE, TEMPORARY_TEXT, AuthService, Outcome
+from smtpgate.clock import Clock
+from smtpgate.journal import Journal
+
+# Results that an operator should look at; the rest is clients' doing.
+OUR_FAULTS: Final = frozenset({"overload", "store_down", "no_route"})
+
+# For a request that is not auth_http's, and for a bug of ours: the mail client is told to come back.
+FAULT: Final = Refused(TEMPORARY_CODE, TEMPORARY_TEXT, wait=1)
+
+
+def auth_blueprint(service: AuthService, secret: Secret | None, clock: Clock, journal: Journal) -> Blueprint:
+    """secret: the header that every request must carry; None lets everyone ask who can connect."""
+    blueprint = Blueprint("auth", __name__)
+
+    @blueprint.get("/auth")
+    def auth() -> Response:
+        began = clock.monotonic()
+        if secret is not None and not _is_secret(secret):
+            journal.warning("auth_forbidden", peer=request.remote_addr, header=secret.name)
+            return Response(status=403)
+        try:
+            asked = read_request(request.headers)
+        except RequestError as error:
+            journal.warning("auth_bad_request", peer=request.remote_addr, reason=str(error))
+            return render(FAULT, status=400)
+        outcome = service.answer(asked)
+        log = journal.warning if outcome.result in OUR_FAULTS else journal.info
+        log(
+            "auth",
+            **_fields(asked, outcome),
+            ms=round((clock.monotonic() - began) * 1000, 1),
+        )
+        return render(outcome.answer)
+
+    return blueprint
+
+
+def render(answer: Answer, status: int = 200) -> Response:
+    """An empty body and few headers: the whole block has to fit nginx's buffer (contract.MAX_BLOCK)."""
+    response = Response(status=status, headers=write_answer(answer))
+    del response.headers["Content-Type"]
+    return response
+
+
+def _is_secret(secret: Secret) -> bool:
+    given = request.headers.get(secret.name, "")
+    return hmac.compare_digest(given.encode("latin-1"), secret.value.encode("utf-8"))
+
+
+def _fields(asked: AuthRequest, outcome: Outcome) -> dict[str, object]:
+    """What is known of a request and its outcome, without the fields that would be empty."""
+    known: dict[str, object] = {"method": asked.method, "client": asked.client, "attempt": asked.attempt}
+    if asked.method != "none":
+        known["login"] = asked.login_text
+    known["result"] = outcome.result
+    if isinstance(outcome.answer, Refused):
+        known.update(code=outcome.answer.code, wait=outcome.answer.wait)
+    for name in ("user", "limit", "route", "detail"):
+        value = getattr(outcome, name)
+        if value is not None:
+            known[name] = value
+    return known

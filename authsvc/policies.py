@@ -1,0 +1,65 @@
+"""The current policies of the auth service: limits for the throttle, routes and pools for the way.
+
+Owns the swap, in one step without IO, and what the auth service asks of a folder beyond its own rules: that it
+has routes, since an answer needs somewhere to go.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from authsvc.destinations import Destinations
+from smtpgate.document import DocumentError, Problem
+from smtpgate.journal import Journal
+from smtpgate.policy.rules import Policy
+from smtpgate.snapshot import Snapshot
+
+
+class PolicyHolder(Protocol):
+    """smtpgate.policy.engine.Engine, as far as it is used here."""
+
+    def swap(self, policy: Policy) -> None: ...
+
+
+def require_routes(snapshot: Snapshot, folder: str) -> None:
+    """Raises DocumentError where the policies lead nowhere. folder: its name, for the message."""
+    if not snapshot.routes:
+        message = "the auth service has no backend to name without routes"
+        raise DocumentError([Problem(folder, 1, 1, ("routes",), message, "routes and pools in one of its files")])
+
+
+class Policies:
+    """What a PolicyFolder is made with: `apply`, `loaded` and `failed`."""
+
+    def __init__(self, engine: PolicyHolder, destinations: Destinations, folder: str, journal: Journal) -> None:
+        self._engine = engine
+        self._destinations = destinations
+        self._folder = folder
+        self._journal = journal
+        self._valid = False
+
+    @property
+    def valid(self) -> bool:
+        """Whether the folder, as it was when last looked at, is in force."""
+        return self._valid
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take over all of a snapshot, or nothing of one without routes."""
+        if snapshot.routes:
+            self._engine.swap(snapshot.policy)
+            self._destinations.replace(snapshot.routes, snapshot.pools)
+
+    def loaded(self, snapshot: Snapshot) -> None:
+        """Told after `apply`. May wait for name servers."""
+        try:
+            require_routes(snapshot, self._folder)
+        except DocumentError as error:
+            self.failed(error)
+            return
+        self._valid = True
+        self._journal.info("policies_loaded", version=snapshot.version_hash)
+        self._destinations.look_up()
+
+    def failed(self, error: DocumentError) -> None:
+        self._valid = False
+        self._journal.error("policies_rejected", problems=[str(problem) for problem in error.problems])

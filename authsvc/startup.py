@@ -1,0 +1,81 @@
+"""What the auth service starts from: its configuration, the policies and the users, read and checked as one.
+
+Owns the state in force of gunicorn's first process. It is read there before any worker exists, so that every
+problem is told at once and the exit status is 2. On HUP it is read again; if it is broken then, the state of
+before stays, and new workers, forked with it, start from that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from authsvc import config
+from authsvc.files import read_file
+from authsvc.policies import require_routes
+from authsvc.userfile import parse
+from authsvc.users import User
+from smtpgate.document import DocumentError, Problem
+from smtpgate.drivers.policyfile import PolicyFolder
+from smtpgate.snapshot import Snapshot
+
+EXIT_BAD_CONFIG: Final = 2
+CONF_VARIABLE: Final = "SMTPGATE_AUTHSVC_CONF"
+DEFAULT_CONF: Final = "conf/authsvc.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A valid state of all that is configured."""
+
+    config: config.Config
+    snapshot: Snapshot
+    users: Mapping[str, User]
+
+
+# gunicorn runs its configuration file anew at each HUP: only a module outlives that.
+_in_force: Started | None = None
+
+
+def read(path: Path, environ: Mapping[str, str]) -> Started:
+    """Raises DocumentError with every problem: of the configuration, else of all that it names."""
+    conf = config.load(path, environ)
+    problems: list[Problem] = []
+    try:
+        snapshot = PolicyFolder.check(conf.policies, environ=environ)
+        require_routes(snapshot, str(conf.policies))
+    except DocumentError as error:
+        problems += error.problems
+    try:
+        users = parse(read_file(conf.users), str(conf.users))
+    except DocumentError as error:
+        problems += error.problems
+    if problems:
+        raise DocumentError(problems)
+    return Started(conf, snapshot, users)
+
+
+def start() -> Started:
+    """Read everything now; the file is named by the environment. For gunicorn's configuration file.
+
+    What is wrong goes to standard error, a line for each problem. Then exits with status 2, unless there is an
+    earlier state that was valid: that one is returned.
+    """
+    global _in_force
+    try:
+        _in_force = read(Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF)), os.environ)
+    except DocumentError as error:
+        print(error, file=sys.stderr, flush=True)
+        if _in_force is None:
+            sys.exit(EXIT_BAD_CONFIG)
+        print("authsvc: the configuration stays as it was", file=sys.stderr, flush=True)
+    return _in_force
+
+
+def in_force() -> Started:
+    """The state that this process was forked with, or, without gunicorn, the one that is read now."""
+    return start() if _in_force is None else _in_force

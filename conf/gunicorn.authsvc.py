@@ -1,0 +1,39 @@
+"""gunicorn's settings for the auth service: gunicorn -c conf/gunicorn.authsvc.py authsvc.wsgi:app
+
+What an operator sets is in conf/authsvc.yaml (or the file that SMTPGATE_AUTHSVC_CONF names); this file takes it
+from there, checks everything that the service reads, and adds what follows from the protocol.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from authsvc import startup  # noqa: E402 - found through the line above
+
+os.environ.setdefault(startup.CONF_VARIABLE, os.path.relpath(HERE / "authsvc.yaml"))
+_config = startup.start().config
+
+bind = str(_config.bind)
+workers = _config.workers
+worker_class = "authsvc.worker.AuthWorker"
+proc_name = "smtpgate-authsvc"
+
+# An AUTH line has up to 12288 octets (RFC 4954 section 4), each of which may be escaped as three; a client
+# certificate in Auth-SSL-Cert has more.
+limit_request_field_size = 65536
+
+# Our proxy keeps its connections; nginx closes after each answer.
+keepalive = 30
+# An answer takes seconds at most. What is left then are idle connections that may be cut.
+graceful_timeout = 5
+
+# The service writes a line for each request itself (authsvc.auth), and no secret into it.
+accesslog = None
+errorlog = "-"
+loglevel = _config.log_level
+
+# gunicorn's remote control is one more door; signals do the same.
+control_socket_disable = True

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from authsvc import config
+from authsvc.config import Config, Secret
+from smtpgate.document import DocumentError
+from smtpgate.units import HostPort, UnixPath
+
+ROOT = Path(__file__).parents[2]
+BAD = ROOT / "tests" / "bad" / "authsvc"
+
+
+def test_the_projects_own_file() -> None:
+    assert config.load(ROOT / "conf" / "authsvc.yaml", {}) == Config(
+        bind=HostPort("127.0.0.1", 18080),
+        workers=1,
+        store="memory://",
+        policies=ROOT / "conf" / ".." / "policies",
+        users=ROOT / "conf" / "users.yaml",
+        failed_login_wait=1.0,
+        secret=None,
+        log_format="json",
+        log_level="info",
+    )
+
+
+def test_the_projects_own_file_takes_store_and_workers_from_the_environment() -> None:
+    environ = {"SMTPGATE_STORE": "redis://127.0.0.1:6379/0", "SMTPGATE_AUTHSVC_WORKERS": "2"}
+    loaded = config.load(ROOT / "conf" / "authsvc.yaml", environ)
+    assert (loaded.store, loaded.workers) == ("redis://127.0.0.1:6379/0", 2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "users.yaml").write_text("users: {}\n")
+    return tmp_path
+
+
+def load(folder: Path, text: str) -> Config:
+    path = folder / "authsvc.yaml"
+    path.write_text("policies: policies\nusers: {file: users.yaml}\n" + text)
+    return config.load(path, {"KEY": "hunter2"})
+
+
+def test_defaults(folder: Path) -> None:
+    assert load(folder, "") == Config(
+        bind=HostPort("127.0.0.1", 18080),
+        workers=1,
+        store="memory://",
+        policies=folder / "policies",
+        users=folder / "users.yaml",
+        failed_login_wait=1.0,
+        secret=None,
+        log_format="json",
+        log_level="info",
+    )
+
+
+def test_every_key(folder: Path) -> None:
+    text = """
+bind: unix:/run/authsvc.sock
+workers: 4
+store: redis+unix:///run/redis.sock?db=1
+failed_login_wait: 500ms
+secret: {name: X-Auth-Key, value: "${KEY}"}
+log: {format: text, level: warning}
+"""
+    assert load(folder, text) == Config(
+        bind=UnixPath("/run/authsvc.sock"),
+        workers=4,
+        store="redis+unix:///run/redis.sock?db=1",
+        policies=folder / "policies",
+        users=folder / "users.yaml",
+        failed_login_wait=0.5,
+        secret=Secret("X-Auth-Key", "hunter2"),
+        log_format="text",
+        log_level="warning",
+    )
+
+
+def test_secrets_are_not_shown(folder: Path) -> None:
+    loaded = load(folder, 'store: "redis://:hunter2@127.0.0.1/0"\nsecret: {name: X-Auth-Key, value: "${KEY}"}\n')
+    assert "hunter2" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "memory://",
+        "redis://127.0.0.1:6379/0",
+        "rediss://:x@redis.example/0",
+        "redis+unix:///run/redis.sock",
+        "redis+sentinel://a:26379,b:26379/mymaster",
+        "redis+cluster://a:7000,b:7001",
+        "valkey://127.0.0.1",
+        "valkeys://127.0.0.1",
+    ],
+)
+def test_stores(folder: Path, store: str) -> None:
+    assert load(folder, f'store: "{store}"\n').store == store
+
+
+# Each fixture is named after its fault; its first lines tell the messages, as comments.
+@pytest.mark.parametrize("path", sorted(BAD.glob("authsvc_*.yaml")), ids=lambda path: path.stem)
+def test_what_is_wrong_with_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(DocumentError) as caught:
+        config.load(Path(path.name), {})
+    assert str(caught.value).splitlines() == expected
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "authsvc.yaml"
+    with pytest.raises(DocumentError) as caught:
+        config.load(path, {})
+    expected = "cannot be read: No such file or directory; expected a file that this user may read"
+    assert str(caught.value) == f"{path}:1:1: {expected}"
+
+
+def test_a_file_that_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="cannot be read: Is a directory"):
+        config.load(tmp_path, {})

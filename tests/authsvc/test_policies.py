@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from authsvc.addresses import Addresses
+from authsvc.destinations import Destinations, NoDestinationError
+from authsvc.policies import Policies, require_routes
+from smtpgate.document import DocumentError, Problem
+from smtpgate.policy.model import Facts
+from smtpgate.policy.rules import Policy
+from smtpgate.snapshot import Snapshot, build
+
+FACTS = Facts(client="192.0.2.7", user="test")
+LIMITS = b"version: 1\n"
+ROUTES = b"""
+version: 1
+routes: [{name: all, match: {}, pool: core}]
+pools: {core: {backends: [{name: a, addr: "127.0.0.1:25"}]}}
+"""
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.policies: list[Policy] = []
+
+    def swap(self, policy: Policy) -> None:
+        self.policies.append(policy)
+
+
+def snapshot(text: bytes) -> Snapshot:
+    return build([("policies/p.yaml", text)])
+
+
+@pytest.fixture
+def holder() -> Holder:
+    return Holder()
+
+
+@pytest.fixture
+def destinations(clock) -> Destinations:
+    return Destinations(Addresses(clock, str))
+
+
+@pytest.fixture
+def policies(holder: Holder, destinations: Destinations, journal) -> Policies:
+    return Policies(holder, destinations, "policies", journal)
+
+
+def test_a_snapshot_reaches_limits_and_routes(
+    policies: Policies, holder: Holder, destinations: Destinations, journal
+) -> None:
+    taken = snapshot(ROUTES)
+    assert not policies.valid
+    policies.apply(taken)
+    policies.loaded(taken)
+    assert policies.valid
+    assert holder.policies == [taken.policy]
+    assert destinations.find(FACTS).server == ("127.0.0.1", 25)
+    assert journal.lines == [("info", "policies_loaded", {"version": taken.version_hash})]
+
+
+def test_an_edit_that_takes_the_routes_away_changes_nothing(
+    policies: Policies, holder: Holder, destinations: Destinations, journal
+) -> None:
+    before, after = snapshot(ROUTES), snapshot(LIMITS)
+    for taken in (before, after):
+        policies.apply(taken)
+        policies.loaded(taken)
+    assert holder.policies == [before.policy]
+    assert destinations.find(FACTS).pool == "core"
+    assert not policies.valid
+    expected = (
+        "policies:1:1: routes: the auth service has no backend to name without routes; "
+        "expected routes and pools in one of its files"
+    )
+    assert journal.lines[1] == ("error", "policies_rejected", {"problems": [expected]})
+
+
+def test_a_broken_edit_is_reported(policies: Policies, destinations: Destinations, journal) -> None:
+    problems = [Problem("policies/p.yaml", line, 1, (), "wrong") for line in (1, 2)]
+    policies.failed(DocumentError(problems))
+    assert journal.lines == [
+        ("error", "policies_rejected", {"problems": ["policies/p.yaml:1:1: wrong", "policies/p.yaml:2:1: wrong"]})
+    ]
+    with pytest.raises(NoDestinationError):
+        destinations.find(FACTS)
+
+
+def test_the_projects_own_policies_have_routes() -> None:
+    folder = Path(__file__).parents[2] / "policies"
+    files = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.yaml"))]
+    require_routes(build(files, {}), "policies")
