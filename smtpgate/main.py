@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,8 +48,17 @@ MAX_SESSIONS: Final = 10_000  # a worker; beyond it connections wait in the kern
 BACKLOG: Final = 2048
 
 
-def build_gate(conf: config.Config) -> Gate:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A configuration and the policies that it names, both valid when they were read."""
+
+    config: config.Config
+    snapshot: Snapshot | None
+
+
+def build_gate(started: Started) -> Gate:
     """Everything that one worker process needs. Called in the worker, after the fork."""
+    conf = started.config
     clock = SystemClock()
     journal = open_journal(conf.log.format, conf.log.level).bind(pid=os.getpid())
     backends = PoolBackends(
@@ -66,8 +76,8 @@ def build_gate(conf: config.Config) -> Gate:
         on_mode=lambda mode: journal.warning("store_mode", mode=mode.value),
     )
     policies = Policies(engine, backends.replace)
-    if conf.policies is not None:
-        _watch(conf, policies, journal, clock)
+    if started.snapshot is not None:
+        _watch(conf, started.snapshot, policies, journal, clock)
     ports = Ports(
         authenticator=_authenticator(conf),
         policy=policies,
@@ -80,8 +90,13 @@ def build_gate(conf: config.Config) -> Gate:
     return Gate([_listener(one) for one in conf.listeners for _ in one.binds], ports, conf.graceful_timeout)
 
 
-def _watch(conf: config.Config, policies: Policies, journal: Journal, clock: SystemClock) -> None:
-    """Load the policies, and again whenever they change. A broken edit is logged and changes nothing."""
+def _watch(
+    conf: config.Config, last_good: Snapshot, policies: Policies, journal: Journal, clock: SystemClock
+) -> None:
+    """Load the policies, and again whenever they change. A broken edit is logged and changes nothing.
+
+    A worker that is started while they are broken begins with the last good ones that the arbiter has seen.
+    """
     assert conf.policies is not None
 
     def failed(error: DocumentError) -> None:
@@ -90,8 +105,12 @@ def _watch(conf: config.Config, policies: Policies, journal: Journal, clock: Sys
     def loaded(snapshot: Snapshot) -> None:
         journal.info("policies_loaded", version=snapshot.version_hash)
 
+    policies.apply(last_good)
     folder = PolicyFolder(conf.policies, policies.apply, loaded, failed, backend=conf.backend.settings)
-    folder.load()
+    try:
+        folder.load()
+    except DocumentError as error:
+        failed(error)
     gevent.spawn(folder.run, clock)
 
 
@@ -115,17 +134,17 @@ def _listener(conf: config.ListenerConfig) -> Listener:
 class Proxy(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's view of us: its settings from our configuration, and a Gate where a WSGI callable would be."""
 
-    def __init__(self, path: Path, conf: config.Config) -> None:
+    def __init__(self, path: Path, started: Started) -> None:
         self._path = path
-        self._conf = conf
+        self._started = started
         super().__init__(prog="smtpgate")
 
     def load_config(self) -> None:
-        for key, value in gunicorn_settings(self._conf).items():
+        for key, value in gunicorn_settings(self._started.config).items():
             self.cfg.set(key, value)
 
     def load(self) -> Gate:
-        return build_gate(self._conf)
+        return build_gate(self._started)
 
     def run(self) -> None:
         ProxyArbiter(self).run()
@@ -133,14 +152,14 @@ class Proxy(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     def renew(self) -> bool:
         """Read the configuration again; False leaves everything as it is, and the problems are printed."""
         try:
-            conf = check(self._path)
+            started = check(self._path)
         except DocumentError as error:
             _complain(error)
             return False
-        if _binds(conf) != _binds(self._conf):
+        if _binds(started.config) != _binds(self._started.config):
             click.echo(f"{self._path}: listeners: a changed bind takes effect at the next start only", err=True)
             return False
-        self._conf = conf
+        self._started = started
         return True
 
 
@@ -173,30 +192,37 @@ def _binds(conf: config.Config) -> list[str]:
     return [str(bind) for listener in conf.listeners for bind in listener.binds]
 
 
-def check(path: Path) -> config.Config:
+def check(path: Path) -> Started:
     """The configuration and the policies that it names, both valid. Raises DocumentError with every problem."""
     conf = config.load(path, os.environ)
-    if conf.policies is not None:
-        PolicyFolder.check(conf.policies, backend=conf.backend.settings)
-    return conf
+    if conf.policies is None:
+        return Started(conf, None)
+    return Started(conf, PolicyFolder.check(conf.policies, backend=conf.backend.settings))
 
 
-def _conf_from_environment() -> config.Config:
-    try:
-        return check(Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF)))
-    except DocumentError as error:
-        _complain(error)
-        sys.exit(EXIT_BAD_CONFIG)
+# For gunicorn's own command: it runs conf/gunicorn.proxy.py anew at each HUP, only a module outlives that.
+_in_force: Started | None = None
 
 
 def settings_from_environment() -> dict[str, Any]:
-    """For conf/gunicorn.proxy.py: gunicorn's settings, from the configuration that SMTPGATE_CONF names."""
-    return gunicorn_settings(_conf_from_environment())
+    """For conf/gunicorn.proxy.py: gunicorn's settings, from the configuration that SMTPGATE_CONF names.
+
+    Exits with EXIT_BAD_CONFIG where it is broken, unless there is an earlier one that was valid: that one stays.
+    """
+    global _in_force
+    try:
+        _in_force = check(Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF)))
+    except DocumentError as error:
+        _complain(error)
+        if _in_force is None:
+            sys.exit(EXIT_BAD_CONFIG)
+    return gunicorn_settings(_in_force.config)
 
 
 def gate_from_environment() -> Gate:
-    """For conf/gunicorn.proxy.py: the "WSGI application" of a worker."""
-    return build_gate(_conf_from_environment())
+    """For conf/gunicorn.proxy.py: the "WSGI application" of a worker, forked with what its master read."""
+    assert _in_force is not None, "gunicorn is to be run with -c conf/gunicorn.proxy.py"
+    return build_gate(_in_force)
 
 
 def _complain(error: DocumentError) -> None:
@@ -219,15 +245,15 @@ def _complain(error: DocumentError) -> None:
 def main(path: Path, only_check: bool) -> None:
     """The SMTP proxy. HUP reloads the configuration, TERM lets sessions finish and ends."""
     try:
-        conf = check(path)
+        started = check(path)
     except DocumentError as error:
         _complain(error)
         sys.exit(EXIT_BAD_CONFIG)
     if only_check:
         click.echo(f"{path}: valid")
         return
-    _advise(conf)
-    Proxy(path, conf).run()
+    _advise(started.config)
+    Proxy(path, started).run()
 
 
 def _advise(conf: config.Config) -> None:

@@ -170,7 +170,8 @@ class PolicyFolder:
         if len(names) > MAX_FILES:
             message = f"the folder holds {len(names)} files"
             raise DocumentError([Problem(str(self._path), 1, 1, (), message, f"at most {MAX_FILES}")])
-        return [(str(self._path / name), _text(self._path / name)) for name in names]
+        # For messages and rules in the log: policies/limits.yaml reads better than conf/../policies/limits.yaml.
+        return [(os.path.normpath(self._path / name), _text(self._path / name)) for name in names]
 
     def _unreadable(self, error: OSError) -> DocumentError:
         where = str(error.filename or self._path)
