@@ -8,7 +8,16 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from smtpgate import main as _main  # noqa: E402 - nothing may be imported before the patch
+import os  # noqa: E402 - nothing may be imported before the patch
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from smtpgate import main as _main  # noqa: E402 - found through the line above
+
+os.environ.setdefault(_main.CONF_VARIABLE, os.path.relpath(HERE / "proxy.yaml"))
 
 wsgi_app = "smtpgate.main:gate_from_environment()"
 globals().update(_main.settings_from_environment())

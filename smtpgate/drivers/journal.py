@@ -12,11 +12,12 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
 MAX_VALUE: Final = 256  # characters of one logged value (reference/security.md G1)
+MAX_TRACEBACK: Final = 8192  # of a bug's traceback, whose end tells what happened
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -25,7 +26,7 @@ def open_journal(style: str, level: str, out: TextIO | None = None) -> structlog
     """A Journal. style: "json" or "text"; level: one of LEVELS. Each process opens its own."""
     render = _RENDERERS[style]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(out or sys.stdout),
+        structlog.WriteLogger(cast(TextIO, _Tolerant(out or sys.stdout))),
         processors=[
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.add_log_level,
@@ -35,6 +36,27 @@ def open_journal(style: str, level: str, out: TextIO | None = None) -> structlog
         cache_logger_on_first_use=True,
     )
     return logger
+
+
+class _Tolerant:
+    """Where lines go. A line that cannot be written (disk full, reader gone) is lost, and mail flows on: a message
+    that the backend has taken must not fail for want of a log (reference/security.md section 3).
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        try:
+            self._out.write(text)
+        except (OSError, ValueError):
+            pass
+
+    def flush(self) -> None:
+        try:
+            self._out.flush()
+        except (OSError, ValueError):
+            pass
 
 
 def logging_config(style: str, level: str) -> dict[str, Any]:
@@ -75,11 +97,11 @@ class RecordFormatter(logging.Formatter):
 
 def _json(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> str:
     # ensure_ascii escapes everything beyond printable ASCII, lone surrogates included.
-    return json.dumps({key: _bounded(value) for key, value in _ordered(fields)}, ensure_ascii=True, default=str)
+    return json.dumps({key: _bounded(key, value) for key, value in _ordered(fields)}, ensure_ascii=True, default=str)
 
 
 def _text(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> str:
-    ordered = {key: _bounded(value) for key, value in _ordered(fields) if value is not None}
+    ordered = {key: _bounded(key, value) for key, value in _ordered(fields) if value is not None}
     head = [str(ordered.pop(key)) for key in ("timestamp", "level", "event")]
     return " ".join(head + [f"{key}={json.dumps(value, default=str)}" for key, value in ordered.items()])
 
@@ -93,9 +115,11 @@ def _ordered(fields: MutableMapping[str, Any]) -> list[tuple[str, Any]]:
     return first + list(fields.items())
 
 
-def _bounded(value: Any) -> Any:
+def _bounded(key: str, value: Any) -> Any:
+    if key == "traceback":
+        return value[-MAX_TRACEBACK:]
     if isinstance(value, str) and len(value) > MAX_VALUE:
         return value[:MAX_VALUE] + "..."
     if isinstance(value, list | tuple):
-        return [_bounded(item) for item in value]
+        return [_bounded("", item) for item in value]
     return value

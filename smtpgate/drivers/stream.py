@@ -44,7 +44,11 @@ class SocketStream:
         self._reading = True
         try:
             self._sock.settimeout(_budget(deadline))
-            return self._sock.recv(READ_SIZE)
+            if self.tls is None:
+                return self._sock.recv(READ_SIZE)
+            # gevent waits the whole timeout again for each piece of a TLS record: the deadline must stand above.
+            with Timeout(_budget(deadline), TimeoutError):
+                return self._sock.recv(READ_SIZE)
         except _Interrupted:
             raise StreamInterrupted from None
         except TimeoutError:
@@ -61,19 +65,26 @@ class SocketStream:
         return bool(poll.poll(0))
 
     def write(self, data: bytes, deadline: Deadline) -> None:
-        # A loop of send(): gevent's sendall asks the kernel for the socket's type at every call.
-        view = memoryview(data)
         try:
-            self._sock.settimeout(_budget(deadline))
-            sent = self._sock.send(view)
-            while sent < len(view):
-                view = view[sent:]
-                self._sock.settimeout(_budget(deadline))
-                sent = self._sock.send(view)
+            if self.tls is None:
+                self._send(data, deadline)
+            else:
+                with Timeout(_budget(deadline), TimeoutError):
+                    self._send(data, deadline)
         except TimeoutError:
             raise StreamTimeout from None
         except OSError as error:
             raise StreamLost(_reason(error)) from None
+
+    def _send(self, data: bytes, deadline: Deadline) -> None:
+        # A loop of send(): gevent's sendall asks the kernel for the socket's type at every call.
+        view = memoryview(data)
+        self._sock.settimeout(_budget(deadline))
+        sent = self._sock.send(view)
+        while sent < len(view):
+            view = view[sent:]
+            self._sock.settimeout(_budget(deadline))
+            sent = self._sock.send(view)
 
     def start_tls(self, deadline: Deadline) -> TlsInfo:
         assert self._context is not None
@@ -97,6 +108,13 @@ class SocketStream:
 
     def close(self) -> None:
         try:
+            if isinstance(self._sock, gevent.ssl.SSLSocket):
+                # Say close_notify, so that the peer can tell an end from a cut; do not wait for its own.
+                self._sock.settimeout(0.0)
+                self._sock.unwrap()
+        except (OSError, ValueError):
+            pass
+        try:
             self._sock.close()
         except OSError:
             pass
@@ -105,7 +123,9 @@ class SocketStream:
 def connect(host: str, port: int, deadline: Deadline) -> SocketStream:
     """A TCP connection to a backend. Raises StreamTimeout, StreamLost (no route, refused, unknown name)."""
     try:
-        return SocketStream(gevent.socket.create_connection((host, port), timeout=deadline.remaining()))
+        # One budget for the look-up and for all addresses that it gives.
+        with Timeout(_budget(deadline), TimeoutError):
+            return SocketStream(gevent.socket.create_connection((host, port)))
     except TimeoutError:
         raise StreamTimeout from None
     except OSError as error:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from smtpgate.clock import Clock
 from smtpgate.session.client import Client, text_of
 from smtpgate.session.ports import (
     AuthAnswer,
@@ -79,7 +78,7 @@ class Login:
         """auth_http's verdict. A refusal has had its Auth-Wait already when it comes back as a reply."""
         authenticator = self._ports.authenticator
         assert authenticator is not None, "a listener that asks has auth_http; the configuration sees to it"
-        answer = _until_decided(authenticator, query, self._ports.clock)
+        answer = self._until_decided(authenticator, query)
         if isinstance(answer, AuthGranted):
             return answer
         if isinstance(answer, AuthRefused):
@@ -115,16 +114,28 @@ class Login:
             self._salt = sasl.cram_salt(token, self._ports.clock.now(), self._server_name)
         return self._salt
 
+    def _until_decided(self, authenticator: Authenticator, query: AuthQuery) -> AuthAnswer:
+        """Ask until the answer is not WAIT; the attempt keeps its number.
 
-def _until_decided(authenticator: Authenticator, query: AuthQuery, clock: Clock) -> AuthAnswer:
-    """Ask until the answer is not WAIT; the attempt keeps its number."""
-    for _ in range(MAX_WAIT_ANSWERS):
-        answer = authenticator.ask(query)
-        if not isinstance(answer, AuthWait):
-            return answer
-        clock.sleep(answer.wait)
-        if answer.user is not None:
-            query = replace(query, user=answer.user)
-        if answer.password is not None:
-            query = replace(query, password=answer.password)
-    return AuthUnavailable(f"auth server answered WAIT {MAX_WAIT_ANSWERS} times")
+        Credentials that came with WAIT stay in force: a grant that names none grants those (auth_http.md section
+        6.4), and not what the client typed.
+        """
+        user = password = None
+        for _ in range(MAX_WAIT_ANSWERS):
+            answer = authenticator.ask(query)
+            if isinstance(answer, AuthGranted):
+                return replace(
+                    answer,
+                    user=user if answer.user is None else answer.user,
+                    password=password if answer.password is None else answer.password,
+                )
+            if not isinstance(answer, AuthWait):
+                return answer
+            self._pause(answer.wait)
+            if answer.user is not None:
+                user = text_of(answer.user)
+                query = replace(query, user=answer.user)
+            if answer.password is not None:
+                password = answer.password
+                query = replace(query, password=answer.password)
+        return AuthUnavailable(f"auth server answered WAIT {MAX_WAIT_ANSWERS} times")

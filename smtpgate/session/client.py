@@ -11,11 +11,12 @@ from typing import Final
 
 from smtpgate.policy.model import Facts
 from smtpgate.session.ports import AuthGranted, AuthQuery, Identity, Peer, TlsInfo
+from smtpgate.smtp.encode import UNAVAILABLE
 from smtpgate.smtp.events import Hello, Mail, Rcpt
 from smtpgate.smtp.sasl import Credentials
 
 # No resolver yet: what nginx says of a client without a verified name (reference/auth_http.md section 5).
-NO_HOST_NAME: Final = "[UNAVAILABLE]"
+NO_HOST_NAME: Final = UNAVAILABLE
 
 
 class Client:
@@ -108,6 +109,7 @@ class Client:
             helo=self.facts.helo,
             extended=self._extended,
             login=self._login,
+            method=self.facts.method or "none",
             password=self._password,
         )
 

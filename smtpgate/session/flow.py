@@ -41,6 +41,7 @@ from smtpgate.smtp.server import ServerProtocol, ServerSettings
 
 # Last words to a client that may not be reading: it has had its time.
 FAREWELL_TIMEOUT: Final = 1.0
+NO_TIME: Final = 0.001  # a budget that is used up still reads what is here already
 TLS_HANDSHAKE_TIMEOUT: Final = 30.0  # reference/security.md F2
 SESSION_ID_OCTETS: Final = 8
 
@@ -72,9 +73,10 @@ class Session:
         self._settings = settings
         self._ports = ports
         self._started = ports.clock.monotonic()
-        self._ended = "client quit"
-        # One budget from the greeting to a backend, as nginx's `timeout`; None once it has been reached.
-        self._deadline: Deadline | None = Deadline(ports.clock, settings.timeout)
+        self._ended = "cut off"  # unless it comes to another end: the drain's time is over, or a bug
+        # Seconds that the client may keep us waiting, in all, from the greeting to a backend (nginx's `timeout`);
+        # None once it is there. Our own waits, for policy, auth_http and backends, do not count.
+        self._budget: float | None = settings.timeout
         server_name = settings.protocol.server_name
         session = ports.token(SESSION_ID_OCTETS)
         self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None)
@@ -91,6 +93,9 @@ class Session:
             self._say_last(replies.TIMED_OUT)
         except StreamLost as lost:
             self._ended = f"connection lost: {lost}"
+        except Exception as bug:
+            bug.add_note(f"in session {self._client.session}")
+            raise
         finally:
             self._relay.close()
             self._mailing.lost(self._ended)
@@ -117,22 +122,33 @@ class Session:
         return False
 
     def _next_event(self) -> Event:
+        patience: Deadline | None = None
         while True:
             event = self._protocol.next_event()
             if event is not None:
+                self._spend(patience)
                 return event
             if self._ports.draining() and not self._mailing.under_way:
                 self._protocol.abort(replies.SHUTTING_DOWN)
                 continue
-            self._flush()
+            if self._flush():
+                # A whole command was answered. Its patience ends here, and not with each octet that drips in
+                # (reference/security.md F2).
+                self._spend(patience)
+                patience = None
+            patience = patience or Deadline(self._ports.clock, self._patience)
             try:
-                data = self._stream.read(self._patience())
+                data = self._stream.read(patience)
             except StreamInterrupted:
                 continue
             if data:
                 self._protocol.receive_data(data)
             else:
                 self._protocol.receive_eof()
+
+    def _spend(self, patience: Deadline | None) -> None:
+        if patience is not None and self._budget is not None:
+            self._budget = patience.remaining()
 
     def _answer(self, event: Event) -> None:
         protocol, mailing = self._protocol, self._mailing
@@ -147,8 +163,8 @@ class Session:
                 protocol.send(mailing.data())
             case BodyEnd():
                 protocol.send(mailing.end_of_body(event))
-            case BodyFaulted():
-                mailing.faulted()
+            case BodyFaulted(fault):
+                mailing.faulted(fault)
             case Bdat():
                 mailing.chunk()
             case Hello():
@@ -171,10 +187,9 @@ class Session:
         attempts = self._client.attempts
         outcome = self._login.authenticate(event)
         if isinstance(outcome, Closed):
-            raise StreamLost(outcome.reason)
+            return  # the protocol hands it out again
         if self._client.attempts != attempts:
-            # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
-            self._deadline = Deadline(self._ports.clock, self._settings.timeout)
+            self._budget = self._settings.timeout  # nginx: who is refused has the whole timeout again
         self._protocol.send(self._reached(outcome) if outcome.code == replies.AUTH_OK.code else outcome)
 
     def _start_tls(self) -> None:
@@ -187,18 +202,23 @@ class Session:
         self._client.forget(tls)
 
     def _reached(self, reply: Reply) -> Reply:
-        """Authenticated, or at a backend: from now on each read has the idle timeout of its own."""
+        """Authenticated, or at a backend: from now on each command has the idle timeout of its own."""
         if reply.positive:
-            self._deadline = None
+            self._budget = None
         return reply
 
-    def _patience(self) -> Deadline:
-        return self._deadline or Deadline(self._ports.clock, self._settings.idle_timeout)
+    @property
+    def _patience(self) -> float:
+        """Seconds that the client's next command may take."""
+        return self._settings.idle_timeout if self._budget is None else max(self._budget, NO_TIME)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
+        """Write what is queued; whether there was anything."""
         data = self._protocol.data_to_send()
         if data:
-            self._stream.write(data, self._patience())
+            # nginx: `timeout` is also what a client has to take what we say.
+            self._stream.write(data, Deadline(self._ports.clock, self._settings.timeout))
+        return bool(data)
 
     def _pause(self, seconds: float) -> None:
         self._flush()

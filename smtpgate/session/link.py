@@ -46,6 +46,10 @@ class HandshakeRefused(Exception):
         self.reply = reply
 
 
+class IdentityUntellable(Exception):
+    """The client's identity fits no command: no backend can be told it, and a shortened one is somebody else's."""
+
+
 class BackendLink:
     """One backend connection. After LinkLost it is of no use and must be closed."""
 
@@ -61,12 +65,12 @@ class BackendLink:
     def handshake(self, server_name: str, identity: Identity, settings: BackendSettings, deadline: Deadline) -> None:
         """From the greeting to a session that may send MAIL, as nginx does it.
 
-        Raises LinkLost, HandshakeRefused. One deadline covers all steps.
+        Raises LinkLost, HandshakeRefused, IdentityUntellable. One deadline covers all steps.
         """
         try:
             self._shake_hands(server_name, identity, settings, deadline)
         except ValueError as unsendable:
-            raise LinkLost(f"the client's identity cannot be told: {unsendable}") from None
+            raise IdentityUntellable(str(unsendable)) from None
 
     def _shake_hands(
         self, server_name: str, identity: Identity, settings: BackendSettings, deadline: Deadline
@@ -78,7 +82,7 @@ class BackendLink:
         self._require("EHLO", hello, 250)
         if settings.xclient == "on" or (settings.xclient == "auto" and self.extensions.xclient):
             self._introduce(identity, settings, deadline)
-        if settings.smtp_auth and identity.login:
+        if settings.smtp_auth and identity.login and identity.method != "none":
             self._authenticate(identity.login, identity.password, deadline)
 
     def _introduce(self, identity: Identity, settings: BackendSettings, deadline: Deadline) -> None:

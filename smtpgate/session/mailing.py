@@ -13,11 +13,12 @@ from typing import Final
 from smtpgate.policy.model import Denial, Event, Facts
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
-from smtpgate.session.ports import AddressTarget, AuthGranted, PoolTarget, Ports, Target
-from smtpgate.session.relay import DOT, Relay
+from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, PoolTarget, Ports, Target
+from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
 from smtpgate.smtp.datascan import DotStuffer
-from smtpgate.smtp.events import BodyEnd, Mail, Rcpt
+from smtpgate.smtp.encode import FINAL_DOT
+from smtpgate.smtp.events import BodyEnd, BodyFault, Mail, Rcpt
 from smtpgate.smtp.replies import Reply
 
 MAX_LISTED_RECIPIENTS: Final = 10  # a log line stays readable; the count tells the rest
@@ -27,14 +28,14 @@ MAX_LISTED_RECIPIENTS: Final = 10  # a log line stays readable; the count tells 
 class Transaction:
     """One MAIL and what became of it so far. started: monotonic seconds; size: octets of the message.
 
-    target: where the first accepted recipient goes, and all others with it. stuffer: set once the text comes in
-    BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end.
+    way: where the first accepted recipient goes and as whom, and all others with it. stuffer: set once the text
+    comes in BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end.
     """
 
     mail: Mail
     facts: Facts
     started: float
-    target: Target | None = None
+    way: tuple[Target, Identity] | None = None
     recipients: list[str] = field(default_factory=list)
     refused: int = 0
     size: int = 0
@@ -75,6 +76,7 @@ class Mailing:
             self._client.facts,
             sender=str(sender),
             sender_domain=sender.domain.lower(),
+            method=self._client.facts.method or "none",
             size=event.params.size,
             transaction=f"{self._client.session}.{self.count + 1}",
         )
@@ -89,22 +91,28 @@ class Mailing:
     def rcpt(self, event: Rcpt) -> Reply:
         """RCPT: where it goes, whether it may, what the backend says."""
         current = self._transaction
+        reply = self._judge(current, event)
+        if reply.positive:
+            current.recipients.append(str(event.recipient))
+        else:
+            current.refused += 1
+        return reply
+
+    def _judge(self, current: Transaction, event: Rcpt) -> Reply:
         recipient = event.recipient
         facts = replace(current.facts, rcpt=str(recipient), rcpt_domain=recipient.domain.lower())
-        target = self._way(current.mail, event, facts)
+        target = self._target(current.mail, event, facts)
         if isinstance(target, Reply):
             return target
-        if current.target is not None and target != current.target:
+        way = (target, self._client.identity())
+        if current.way is not None and way != current.way:
             return replies.OTHER_ROUTE
         denial = self._ports.policy.decide(Event.RCPT, facts).denial
         if denial is not None:
             return self.refusal(denial)
-        reply = self._relay.rcpt(target, self._client.identity(), event)
+        reply = self._relay.rcpt(*way, event)
         if reply.positive:
-            current.target = target
-            current.recipients.append(facts.rcpt or "")
-        else:
-            current.refused += 1
+            current.way = way
         return reply
 
     def data(self) -> Reply:
@@ -116,8 +124,9 @@ class Mailing:
         current = self._transaction
         if current.stuffer is None:
             current.stuffer = DotStuffer()
-            reply = self._relay.data()
-            current.verdict = None if reply.code == 354 else reply
+            if current.verdict is None:
+                reply = self._relay.data()
+                current.verdict = None if reply.code == 354 else reply
 
     def body(self, data: bytes) -> None:
         """A piece of the text."""
@@ -125,22 +134,21 @@ class Mailing:
         if current.verdict is None:
             self._relay.write(data if current.stuffer is None else current.stuffer.feed(data))
 
-    def faulted(self) -> None:
+    def faulted(self, fault: BodyFault) -> None:
         """The text may not be committed; the client is told after its real end."""
+        self._transaction.verdict = replies.BODY_FAULTS[fault]
         self._relay.abort()
 
     def end_of_body(self, event: BodyEnd) -> Reply:
         """The end of the text, or of a chunk: the message's final reply, 250 only after the backend's."""
         current = self._transaction
         current.size = event.size
-        if event.fault is not None:
-            reply = replies.BODY_FAULTS[event.fault]
-        elif current.verdict is not None:
+        if current.verdict is not None:
             reply = current.verdict
         elif not event.last:
             return replies.OK
         else:
-            reply = self._relay.finish(DOT if current.stuffer is None else current.stuffer.end())
+            reply = self._relay.finish(FINAL_DOT if current.stuffer is None else current.stuffer.end())
         self._close("delivered" if reply.positive else "refused", reply)
         return reply
 
@@ -176,7 +184,7 @@ class Mailing:
         assert self._current is not None, "the protocol lets nobody come here without MAIL"
         return self._current
 
-    def _way(self, mail: Mail, rcpt: Rcpt, facts: Facts) -> Target | Reply:
+    def _target(self, mail: Mail, rcpt: Rcpt, facts: Facts) -> Target | Reply:
         """Where this recipient goes: as auth_http said, else as the routes say."""
         granted = self._client.granted
         if granted is None and self._ports.authenticator is not None and self._envelope != "never":
@@ -189,11 +197,15 @@ class Mailing:
             return PoolTarget(granted.pool)
         if granted is not None and granted.server is not None and not granted.own_routes:
             return AddressTarget(*granted.server)
-        return self._ports.policy.route(facts) or replies.INTERNAL_ERROR
+        routed = self._ports.policy.route(facts)
+        if routed is None:
+            self._ports.journal.error("no_route", **self._client.who(), reason="auth_http names no way, and no route")
+            return replies.INTERNAL_ERROR
+        return routed
 
     def _close(self, outcome: str, reply: Reply | None = None) -> None:
         current, self._current = self._transaction, None
-        target = current.target
+        target = current.way[0] if current.way else None
         self._ports.journal.info(
             "transaction",
             **self._client.who(),

@@ -214,8 +214,8 @@ class Identity:
     """What a backend may learn of the client.
 
     addr: textual address or "unix:". name: its verified host name or "[UNAVAILABLE]". helo: the argument of its
-    HELO or EHLO, None if it sent none; extended: it said EHLO. login: the canonical user name. password: for
-    `smtp_auth` only.
+    HELO or EHLO, None if it sent none; extended: it said EHLO. login: the canonical user name. method: auth_http's
+    name of how it proved that, "none" if it did not. password: for `smtp_auth` only.
     """
 
     addr: str
@@ -223,6 +223,7 @@ class Identity:
     helo: str | None
     extended: bool
     login: str | None
+    method: str = "none"
     password: bytes | None = field(default=None, repr=False)
 
 

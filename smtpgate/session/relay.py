@@ -14,7 +14,7 @@ from typing import Final
 from smtpgate.clock import Clock, Deadline
 from smtpgate.journal import Journal
 from smtpgate.routing.model import BackendSettings, Failover
-from smtpgate.session.link import BackendLink, HandshakeRefused, LinkLost
+from smtpgate.session.link import BackendLink, HandshakeRefused, IdentityUntellable, LinkLost
 from smtpgate.session.ports import (
     BackendRefused,
     Backends,
@@ -27,7 +27,8 @@ from smtpgate.smtp import encode, replies
 from smtpgate.smtp.events import Mail, Rcpt
 from smtpgate.smtp.replies import Reply
 
-DOT: Final = b".\r\n"  # ends a text whose last octets are CRLF, or an empty one
+# RFC 2920 section 3.1: whoever sends must be able to read, or both ends wait. So many replies fit every buffer.
+REPLAY_GROUP: Final = 100
 
 
 class _ReplayRefused(Exception):
@@ -71,12 +72,18 @@ class Relay:
         self._mail = mail
 
     def rcpt(self, target: Target, identity: Identity, rcpt: Rcpt) -> Reply:
-        """The backend's answer to a recipient, or to the MAIL that went before it."""
-        if self._verdict is not None:
-            return self._verdict
+        """The backend's answer to a recipient, or to the MAIL that went before it.
+
+        All accepted recipients of a transaction have one target and one identity: the caller sees to it.
+        """
         if self._bound != (target, identity):
+            assert not self._accepted, "recipients that were accepted cannot go elsewhere"
             self.close()
             self._bound = (target, identity)
+            self._verdict = None
+            self._tried.clear()
+        if self._verdict is not None:
+            return self._verdict
         reply = self._attempt(lambda link: self._send_rcpt(link, rcpt))
         if reply.positive and self._verdict is None:
             self._accepted.append(rcpt)
@@ -86,8 +93,7 @@ class Relay:
         """354 once the backend is ready for the text; any other reply ends the transaction."""
         if self._verdict is not None:
             return self._verdict
-        reply = self._attempt(_start_data)
-        self._mid_text = reply.code == 354
+        reply = self._attempt(self._start_data)
         self._remains = not self._mid_text and self._lease is not None
         return reply
 
@@ -100,43 +106,44 @@ class Relay:
         except LinkLost as lost:
             self._lose(lost)
 
-    def finish(self, terminator: bytes = DOT) -> Reply:
+    def finish(self, terminator: bytes = encode.FINAL_DOT) -> Reply:
         """Commit the message: the backend's own reply, or a 451 that claims nothing."""
         try:
             if self._lease is not None:
                 self._lease.link.check_silent()
+                self.unknown_outcome = True  # from here on the backend may commit, whatever we hear of it
+                reply = self._lease.link.end_data(terminator)
+                self.unknown_outcome = self._begun = self._remains = self._mid_text = False
+                self._rested = True
+                return reply
         except LinkLost as lost:
+            if lost.farewell is not None:
+                self.unknown_outcome = False
             self._lose(lost)
-        if self._lease is None:
-            farewell = self._lost.farewell if self._lost else None
-            if farewell is not None and farewell.code >= 400 and farewell.code != 421:
-                return farewell  # the reason why the backend hung up on the text
-            return replies.BACKEND_LOST
-        try:
-            reply = _refuse_nonsense(self._lease.link.end_data(terminator))
-        except LinkLost as lost:
-            self.unknown_outcome = True
-            self._lose(lost)
-            return replies.BACKEND_LOST
-        self._begun = self._remains = self._mid_text = False
-        self._rested = True
-        return reply
+        farewell = self._lost.farewell if self._lost else None
+        if farewell is not None and farewell.code >= 400 and farewell.code != 421:
+            return farewell  # the reason why the backend hung up on the text
+        return replies.BACKEND_LOST
 
     def abort(self) -> None:
         """The text must not be committed: close the backend connection without the final dot."""
         self._release()
 
     def reset(self) -> None:
-        """Forget the transaction; the backend is told before its next one."""
+        """Forget the transaction; the backend is told before its next one, or left if it is reading a text."""
+        if self._mid_text:
+            self._release()
         self._remains = self._remains or self._begun
-        self._rested = True
+        self._rested = self._lease is not None
         self._forget()
 
     def close(self) -> None:
         """Leave the backend politely, if there is one."""
-        if self._lease is not None and not self._mid_text:
-            self._lease.link.quit()
-        self._release()
+        try:
+            if self._lease is not None and not self._mid_text:
+                self._lease.link.quit()
+        finally:
+            self._release()
 
     def _release(self) -> None:
         lease, self._lease = self._lease, None
@@ -176,13 +183,22 @@ class Relay:
         except BackendRefused as refused:
             self._journal.warning("no_backend", session=self._session_id, reason=str(refused))
             self._verdict = refused.reply
-        except _ReplayRefused:
+        except _ReplayRefused as refused:
+            self._journal.warning(
+                "replay_refused", session=self._session_id, backend=self.backend, reason=str(refused)
+            )
             self._release()
             self._verdict = replies.BACKEND_LOST
+        except IdentityUntellable as untellable:
+            self._journal.warning("identity_untellable", session=self._session_id, reason=str(untellable))
+            self._release()
+            self._verdict = replies.INTERNAL_ERROR
         except encode.ExtensionMissing:
             self._verdict = replies.SMTPUTF8_MISSING
-        if isinstance(fault, HandshakeRefused) and settings.pass_error_message and fault.reply.code >= 400:
-            self._verdict = fault.reply.closing()
+        words = fault.reply if isinstance(fault, HandshakeRefused) else None
+        # Whoever was told that a recipient is fine hears of our trouble as ours, never as a refusal.
+        if words is not None and words.code >= 400 and settings.pass_error_message and not self._accepted:
+            self._verdict = words.closing()
         return self._verdict
 
     @property
@@ -193,6 +209,7 @@ class Relay:
         self, target: Target, identity: Identity, settings: BackendSettings, failover: Failover
     ) -> BackendLink:
         if self._lease is not None:
+            self.backend = self._lease.backend
             if self._rested:
                 self._lease.link.check_rested()
                 self._rested = False
@@ -212,11 +229,16 @@ class Relay:
 
     def _replay(self, link: BackendLink) -> None:
         """Say again what the lost backend had accepted. Pipelined where offered (RFC 2920)."""
-        commands = [self._mail_command(link)]
-        commands += [encode.rcpt(rcpt.recipient, rcpt.params, link.extensions) for rcpt in self._accepted]
-        answers = link.ask(*commands) if link.extensions.pipelining else [link.ask(c)[0] for c in commands]
-        if not all(200 <= answer.code < 300 for answer in answers):
-            raise _ReplayRefused
+        try:
+            commands = [self._mail_command(link)]
+            commands += [encode.rcpt(rcpt.recipient, rcpt.params, link.extensions) for rcpt in self._accepted]
+        except encode.ExtensionMissing as missing:
+            raise _ReplayRefused(str(missing)) from None
+        size = REPLAY_GROUP if link.extensions.pipelining else 1
+        for start in range(0, len(commands), size):
+            for answer in link.ask(*commands[start : start + size]):
+                if not answer.positive:
+                    raise _ReplayRefused(f"{answer.code} {answer.text}")
         self._begun = True
 
     def _mail_command(self, link: BackendLink) -> bytes:
@@ -226,7 +248,7 @@ class Relay:
     def _send_rcpt(self, link: BackendLink, rcpt: Rcpt) -> Reply:
         command = encode.rcpt(rcpt.recipient, rcpt.params, link.extensions)
         if self._begun:
-            return _refuse_nonsense(link.ask(command)[0])
+            return link.ask(command)[0]
         opening = [encode.RSET] if self._remains else []
         opening.append(self._mail_command(link))
         if link.extensions.pipelining:
@@ -234,13 +256,19 @@ class Relay:
         else:
             opened, answer = [link.ask(step)[0] for step in opening], None
         self._remains = False
-        mailed = _refuse_nonsense(opened[-1])
+        mailed = opened[-1]
         if not mailed.positive:
             self._remains = answer is not None and answer.positive
             self._verdict = mailed
             return mailed
         self._begun = True
-        return _refuse_nonsense(answer or link.ask(command)[0])
+        return answer or link.ask(command)[0]
+
+    def _start_data(self, link: BackendLink) -> Reply:
+        self._mid_text = True  # nothing but the text may be said from now on, until the backend refuses it
+        reply = link.start_data()
+        self._mid_text = reply.code == 354
+        return reply
 
     def _give_up(self, fault: Exception, *, count: bool) -> None:
         """Leave a backend that failed. One that had only rested too long may be dialled again."""
@@ -249,17 +277,3 @@ class Relay:
             self._tried.add(name)
         self._journal.warning("backend_failed", session=self._session_id, backend=name, reason=str(fault))
         self._release()
-
-
-def _start_data(link: BackendLink) -> Reply:
-    reply = link.start_data()
-    if reply.code != 354 and reply.positive:
-        raise LinkLost(f"backend answered DATA with {reply.code}")
-    return reply
-
-
-def _refuse_nonsense(reply: Reply) -> Reply:
-    """Only 2xx, 4xx and 5xx answer MAIL, RCPT and the end of data; anything else is a backend gone astray."""
-    if reply.code // 100 not in (2, 4, 5):
-        raise LinkLost(f"backend answered out of turn: {reply.code}")
-    return reply

@@ -29,7 +29,7 @@ from collections import deque
 from typing import Final
 
 from smtpgate.smtp.clientstates import RULES, ClientState, Verb
-from smtpgate.smtp.encode import END_OF_DATA
+from smtpgate.smtp.encode import FINAL_DOT
 from smtpgate.smtp.extensions import EMPTY, Extensions
 from smtpgate.smtp.replies import Reply
 from smtpgate.smtp.replyparser import SAMPLE_OCTETS, BackendProtocolError, ReplyError, ReplyParser
@@ -133,14 +133,14 @@ class ClientProtocol:
         self._settle()
         return self._register([(_verb(command), command) for command in commands])
 
-    def end_data(self, terminator: bytes = END_OF_DATA) -> bytes:
+    def end_data(self, terminator: bytes = FINAL_DOT) -> bytes:
         """End the text begun by 354; returns the octets to write and awaits the final reply.
 
         `terminator` is ".CRLF" behind a text that is empty or ends in CRLF, else "CRLF.CRLF". Never call it
         for a message that is not whole: close the connection instead, and nothing is delivered.
         Raises as `send`. A backend that refused the text while it was being written has left `farewell`.
         """
-        if terminator not in (END_OF_DATA, b"\r\n" + END_OF_DATA):
+        if terminator not in (FINAL_DOT, b"\r\n" + FINAL_DOT):
             raise LocalProtocolError("the terminator of a text is .CRLF or CRLF.CRLF")
         self._settle()
         return self._register([(Verb.END_OF_DATA, terminator)])

@@ -66,10 +66,11 @@ class ChunkReader:
         """The fault of a message that has been read, or would have to be, for too long in spite of it."""
         return self._scanner.fault if self._scanner.discarded + self._left > MAX_DISCARDED else None
 
-    def begin(self, chunk: Bdat) -> None:
-        """The next octets are this chunk's."""
+    def begin(self, chunk: Bdat) -> list[Event]:
+        """The next octets are this chunk's: the chunk, behind the news of its fault where its size alone is one."""
         self._chunk, self._left = chunk, chunk.size
         self._scanner.begin(chunk.size)
+        return [*self._news(), chunk]
 
     def read(self, buffer: LineBuffer) -> list[Event]:
         """Consume what is the chunk's: Body, BodyFaulted and BodyEnd, as far as they have come."""
@@ -82,12 +83,18 @@ class ChunkReader:
         events: list[Event] = []
         if text:
             events.append(Body(text))
-        if scanner.fault is not None and not self._told:
-            self._told = True
-            events.append(BodyFaulted(scanner.fault))
+        events += self._news()
         if not self._left:
             events.append(BodyEnd(scanner.size, chunk.last, scanner.fault))
         return events
+
+    def _news(self) -> list[Event]:
+        """The message's fault, once."""
+        fault = self._scanner.fault
+        if fault is None or self._told:
+            return []
+        self._told = True
+        return [BodyFaulted(fault)]
 
 
 class SkipReader:

@@ -26,7 +26,7 @@ RSET: Final = b"RSET\r\n"
 QUIT: Final = b"QUIT\r\n"
 STARTTLS: Final = b"STARTTLS\r\n"
 
-END_OF_DATA: Final = b".\r\n"
+FINAL_DOT: Final = b".\r\n"
 """Ends a text whose last line has its CRLF, or an empty one (RFC 5321 section 4.1.1.4)."""
 
 UNAVAILABLE: Final = "[UNAVAILABLE]"

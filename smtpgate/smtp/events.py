@@ -116,7 +116,7 @@ class Bdat:
     """BDAT (RFC 3030), offered by this listener. `Body` events with `size` octets in all follow, then BodyEnd.
 
     Nothing answers this event itself: the chunk's octets are on their way whatever we think, so the one reply
-    belongs to its BodyEnd.
+    belongs to its BodyEnd. A chunk that is too big by its size alone comes behind its BodyFaulted.
     """
 
     size: int

@@ -331,12 +331,12 @@ class ServerProtocol:
             content = self._content
             if not isinstance(content, ChunkReader):
                 content = self._content = ChunkReader(self._settings.max_size)
-            content.begin(chunk)
+            events = content.begin(chunk)
             if content.excess is not None:
                 self._give_up_on_message(content.excess)
             else:
                 self._state = State.CHUNK
-                self._ready.append(chunk)
+                self._ready += events
         elif chunk.size > MAX_DISCARDED:
             self._say(refused.reply.closing(), "client sent a huge BDAT out of sequence")
         else:

@@ -7,7 +7,7 @@ import logging.config
 
 import pytest
 
-from smtpgate.drivers.journal import MAX_VALUE, RecordFormatter, logging_config, open_journal
+from smtpgate.drivers.journal import MAX_TRACEBACK, MAX_VALUE, RecordFormatter, logging_config, open_journal
 
 
 def lines(style="json", level="info"):
@@ -90,3 +90,25 @@ def test_the_logging_config_is_one_that_logging_takes():
     logging.config.dictConfig(logging_config("json", "info"))
     handler = logging.getLogger("gunicorn.error").handlers[0]
     assert isinstance(handler.formatter, RecordFormatter)
+
+
+class Full(io.StringIO):
+    """A disk without room: every write fails."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_mail_flows_on():
+    open_journal("json", "info", Full()).info("transaction", outcome="delivered")
+    closed = io.StringIO()
+    closed.close()
+    open_journal("json", "info", closed).info("transaction")
+
+
+def test_the_end_of_a_traceback_is_what_is_kept():
+    journal, out = lines()
+    journal.error("bug", traceback="x" * 20_000 + "ZeroDivisionError: the cause")
+    kept = json.loads(out.getvalue())["traceback"]
+    assert len(kept) == MAX_TRACEBACK
+    assert kept.endswith("ZeroDivisionError: the cause")

@@ -98,6 +98,7 @@ def test_a_session_that_is_cut_says_421(world):
     session.kill()
     assert everything(client).endswith(b"421 4.3.2 Service shutting down, try again later\r\n")
     assert world.gate.sessions == 0
+    assert [line["end"] for line in world.journal.of("session")] == ["cut off"]
 
 
 def test_a_drain_ends_sessions_at_rest_and_spares_the_others(world):

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import gevent
+import gevent._socketcommon
 import gevent.socket
 import gevent.ssl
 import pytest
@@ -260,3 +261,64 @@ def test_a_handshake_with_nonsense_is_a_lost_stream(pair, context):
     peer.sendall(b"EHLO c.test\r\n" * 4)
     with pytest.raises(StreamLost, match="TLS handshake"):
         SocketStream(plain._sock, context).start_tls(soon())
+
+
+@pytest.fixture
+def secure_pair(pair, context):
+    """(stream inside TLS, the peer's TLS socket)."""
+    plain, peer = pair
+    stream = SocketStream(plain._sock, context)
+    done = gevent.spawn(lambda: client_context().wrap_socket(peer, server_hostname="mx.test"))
+    stream.start_tls(soon())
+    secure = done.get(timeout=5)
+    yield stream, secure
+    stream.close()
+    secure.close()
+
+
+def test_a_tls_record_that_drips_in_does_not_stretch_the_deadline(secure_pair):
+    stream, secure = secure_pair
+    raw = socket.socket(fileno=socket.dup(secure.fileno()))
+    raw.setblocking(True)
+
+    def drip():
+        # The head of a record of 16 KB, then an octet at a time.
+        for octet in b"\x17\x03\x03\x40\x00" + bytes(100):
+            raw.send(bytes([octet]))
+            gevent.sleep(0.05)
+
+    dripping = gevent.spawn(drip)
+    began = time.monotonic()
+    with pytest.raises(StreamTimeout):
+        stream.read(soon(0.3))
+    assert time.monotonic() - began < 1.0
+    dripping.kill()
+    raw.close()
+
+
+def test_a_peer_that_does_not_read_inside_tls_ends_with_the_deadline(secure_pair):
+    stream, _ = secure_pair
+    with pytest.raises(StreamTimeout):
+        stream.write(b"x" * (64 << 20), soon(0.2))
+
+
+def test_the_end_of_tls_is_told(secure_pair):
+    """close_notify: without it a strict client takes the end for an attack."""
+    stream, secure = secure_pair
+    stream.write(b"221 bye\r\n", soon())
+    stream.close()
+    assert secure.recv(100) == b"221 bye\r\n"
+    assert secure.recv(100) == b""
+
+
+def test_the_look_up_of_a_name_is_inside_the_deadline(monkeypatch):
+    def slow(*args, **kwargs):
+        gevent.sleep(5)
+        raise AssertionError("nobody waits so long")
+
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(gevent._socketcommon, "getaddrinfo", slow)
+    began = time.monotonic()
+    with pytest.raises(StreamTimeout):
+        connect("slow.example", 25, soon(0.1))
+    assert time.monotonic() - began < 1.0

@@ -113,6 +113,12 @@ def test_policy_sees_every_event_with_the_facts_known_by_then():
     assert (rcpt.rcpt, rcpt.rcpt_domain, rcpt.transaction) == ("b@b.test", "b.test", mail.transaction)
 
 
+def test_mail_without_a_login_has_method_none():
+    policy = FakePolicy()
+    World([ENVELOPE + b"QUIT\r\n"], policy=policy).run()
+    assert [facts.method for _, facts in policy.events] == [None, "none", "none"]
+
+
 def test_the_auth_query_carries_what_auth_http_wants():
     authenticator = FakeAuthenticator(AuthRefused("535 5.7.8", "no", 1.0), AuthGranted(pool="core"))
     world = World(
@@ -388,3 +394,135 @@ def test_a_session_that_never_spoke_is_logged():
     world = World([])
     assert world.run() == GREETING
     assert world.journal.of("session")[0]["end"] == "client closed the connection"
+
+
+def test_rset_between_chunks_starts_anew():
+    settings = ServerSettings("mx.test", capabilities=("CHUNKING",), mechanisms=(), auth_required=False)
+    first = backend((b"DATA\r\n", b"354 go\r\n"), (b"abc", b""))
+    world = World(
+        [ENVELOPE + b"BDAT 3\r\nabcRSET\r\n" + MESSAGE + b"QUIT\r\n"],
+        settings,
+        backends=[("mta1", first), ("mta1", whole_backend())],
+    )
+    assert world.run().endswith(
+        b"250 2.0.0 OK\r\n" * 3 + b"250 ok rcpt\r\n354 go\r\n250 2.0.0 Ok: queued as 4F2\r\n221 2.0.0 Bye\r\n"
+    )
+    assert bytes(first.received).endswith(b"DATA\r\nabc")
+    assert first.closed
+
+
+def test_a_chunk_that_is_too_big_by_its_size_asks_no_backend_for_data():
+    settings = ServerSettings("mx.test", capabilities=("CHUNKING", "SIZE 5"), mechanisms=(), auth_required=False)
+    told = backend()
+    world = World([ENVELOPE + b"BDAT 9 LAST\r\n123456789QUIT\r\n"], settings, backends=[("mta1", told)])
+    assert b"250 ok rcpt\r\n552 5.3.4 " in world.run()
+    assert b"DATA" not in told.received
+
+
+def test_with_envelope_every_another_login_is_another_message():
+    """Recipients that were accepted as one user's are never relayed as another's."""
+    authenticator = FakeAuthenticator(AuthGranted(user="alice", pool="core"), AuthGranted(user="bob", pool="core"))
+    told = backend((b"QUIT\r\n", b"221 bye\r\n"))
+    world = World(
+        [ENVELOPE + b"RCPT TO:<c@b.test>\r\nQUIT\r\n"], backends=[("mta1", told)], authenticator=authenticator
+    )
+    world.settings = flow.SessionSettings("demo", OPEN, envelope="every")
+    assert b"250 ok rcpt\r\n452 4.5.3 " in world.run()
+    assert len(world.backends.leases) == 1
+    assert [query.rcpt_line for query in authenticator.queries] == [b"RCPT TO:<b@b.test>", b"RCPT TO:<c@b.test>"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [(b"x" * 13000, b"500 5.5.1 Invalid command\r\n"), (b"abc\ndef", b"521 5.5.2 bare <LF> received\r\n")],
+)
+def test_the_last_reply_inside_an_auth_exchange_arrives(line, reply):
+    world = World([b"AUTH LOGIN\r\n" + line + b"\r\n"], AUTH, authenticator=FakeAuthenticator())
+    assert world.run() == GREETING + b"334 VXNlcm5hbWU6\r\n" + reply
+
+
+def test_credentials_that_came_with_wait_are_the_ones_that_were_granted():
+    policy = FakePolicy()
+    authenticator = FakeAuthenticator(AuthWait(1.0, user=b"canon@a.test"), AuthGranted(pool="core"))
+    world = World([plain(b"typed", b"x") + ENVELOPE + b"QUIT\r\n"], AUTH, policy=policy, authenticator=authenticator)
+    world.run()
+    assert {facts.user for event, facts in policy.events if event is Event.MAIL} == {"canon@a.test"}
+
+
+def test_nothing_stays_unsent_while_we_wait():
+    sent_before = []
+
+    class Watching(FakeAuthenticator):
+        def ask(self, query):
+            sent_before.append(bytes(world.stream.received))
+            return super().ask(query)
+
+    authenticator = Watching(AuthWait(200.0), AuthGranted(pool="core"))
+    world = World([b"EHLO c.test\r\n" + plain(b"ann", b"x") + b"QUIT\r\n"], AUTH, authenticator=authenticator)
+    world.run()
+    assert sent_before[1].endswith(b"250 AUTH PLAIN LOGIN CRAM-MD5\r\n")
+
+
+def test_our_own_waits_do_not_use_up_the_clients_time():
+    """nginx's `timeout` bounds the client, not a limit's delay, an Auth-Wait or a search for a backend."""
+    policy = FakePolicy(lambda event, facts: denial(delay=90.0) if event is Event.MAIL else ALLOWED)
+    world = World([b"MAIL FROM:<a@a.test>\r\n", b"MAIL FROM:<a@a.test>\r\n", b"QUIT\r\n"], policy=policy)
+    assert world.run() == GREETING + b"450 4.7.1 slow down\r\n" * 2 + b"221 2.0.0 Bye\r\n"
+    assert world.clock.slept == [90.0, 90.0]
+
+
+class Slow(FakeStream):
+    """Each read takes a while."""
+
+    def __init__(self, pieces, clock, seconds):
+        super().__init__(pieces)
+        self.clock = clock
+        self.seconds = seconds
+
+    def read(self, deadline):
+        self.clock.time += self.seconds
+        return super().read(deadline)
+
+
+def test_a_command_that_drips_in_does_not_stretch_the_idle_timeout():
+    world = World([], AUTH, authenticator=FakeAuthenticator())
+    octets = [bytes([octet]) for octet in b"MAIL FROM:<a@a.test>\r\n"]
+    world.stream = Slow([plain(b"ann", b"x"), *octets], world.clock, 59.0)
+    assert world.run().endswith(b"235 2.0.0 OK\r\n421 4.4.2 Timeout, closing connection\r\n")
+
+
+def test_a_noop_keeps_an_idle_session_alive():
+    world = World([], AUTH, authenticator=FakeAuthenticator())
+    world.stream = Slow([plain(b"ann", b"x"), *[b"NOOP\r\n"] * 20, b"QUIT\r\n"], world.clock, 59.0)
+    assert world.run().endswith(b"250 2.0.0 OK\r\n" * 20 + b"221 2.0.0 Bye\r\n")
+
+
+def test_recipients_that_any_part_refused_are_counted():
+    def decide(event, facts):
+        return denial() if facts.rcpt == "x@b.test" else ALLOWED
+
+    world = World(
+        [b"MAIL FROM:<a@a.test>\r\nRCPT TO:<x@b.test>\r\nRCPT TO:<b@b.test>\r\nQUIT\r\n"],
+        backends=[("mta1", backend((b"QUIT\r\n", b"")))],
+        policy=FakePolicy(decide),
+    )
+    world.run()
+    (line,) = world.journal.of("transaction")
+    assert (line["rcpts"], line["rcpts_refused"]) == (1, 1)
+
+
+def test_a_recipient_without_a_route_is_logged():
+    world = World([ENVELOPE], policy=FakePolicy(route=lambda facts: None))
+    assert world.run().endswith(b"451 4.3.2 Internal server error\r\n")
+    assert len(world.journal.of("no_route")) == 1
+
+
+def test_a_bug_names_its_session():
+    def decide(event, facts):
+        raise ZeroDivisionError
+
+    world = World([b""], policy=FakePolicy(decide))
+    with pytest.raises(ZeroDivisionError) as bug:
+        world.run()
+    assert bug.value.__notes__ == ["in session 0123456789abcdef"]
+    assert world.journal.of("session")[0]["end"] == "cut off"

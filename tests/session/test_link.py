@@ -5,12 +5,12 @@ from fakes import ManualClock, ScriptedBackend
 
 from smtpgate.clock import Deadline
 from smtpgate.routing.model import BackendSettings
-from smtpgate.session.link import BackendLink, HandshakeRefused, LinkLost
+from smtpgate.session.link import BackendLink, HandshakeRefused, IdentityUntellable, LinkLost
 from smtpgate.session.ports import Identity
 from smtpgate.smtp.encode import RSET
 
 NOBODY = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, None)
-ANN = Identity("2001:db8::7", "host.c.test", "c.test", True, "ann@a.test", b"secret")
+ANN = Identity("2001:db8::7", "host.c.test", "c.test", True, "ann@a.test", "plain", b"secret")
 
 
 def link(*script):
@@ -89,9 +89,14 @@ def test_smtp_auth_replays_the_credentials_and_keeps_the_login_out_of_xclient():
     )
 
 
+def test_smtp_auth_replays_no_login_that_was_not_proven():
+    """nginx replays AUTH for methods other than none (reference/nginx_mail.md section 6)."""
+    shake(offering(), identity=Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "ann"), smtp_auth=True)
+
+
 def test_smtp_auth_without_a_password_is_a_lost_link():
     one, _, deadline = link((b"", b"220 mta1\r\n"), offering())
-    identity = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "ann", None)
+    identity = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "ann", "cram-md5", None)
     with pytest.raises(LinkLost, match="no password available"):
         one.handshake("mx.test", identity, BackendSettings(smtp_auth=True), deadline)
 
@@ -99,7 +104,7 @@ def test_smtp_auth_without_a_password_is_a_lost_link():
 def test_an_identity_that_fits_no_xclient_is_never_shortened():
     one, stream, deadline = link((b"", b"220 mta1\r\n"), offering("XCLIENT LOGIN"))
     identity = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "\u00fc" * 255)
-    with pytest.raises(LinkLost, match="identity cannot be told"):
+    with pytest.raises(IdentityUntellable, match="XCLIENT LOGIN"):
         one.handshake("mx.test", identity, BackendSettings(), deadline)
     assert stream.unexpected == b""
 

@@ -53,6 +53,21 @@ def test_the_connection_is_kept_for_the_next_transaction():
     assert len(world.leases) == 1
 
 
+def test_a_kept_connection_is_named_in_the_next_transaction_too():
+    done = (b"text\r\n.\r\n", b"250 queued\r\n")
+    backend = greeted(MAILED, TOLD_B, DATA, done, MAILED, TOLD_B, (b"DATA\r\n", None))
+    one, world, journal, _ = relay(("mta1", backend), ("mta2", greeted(MAILED, TOLD_B, DATA, done)))
+    assert (send(one).code, one.backend) == (250, "mta1")
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert one.backend == "mta1"
+    # Lost at DATA: it is not tried again for this message.
+    assert one.data().code == 354
+    assert [tried for _, tried in world.asked] == [frozenset(), {"mta1"}]
+    assert [line["backend"] for line in journal.of("backend_failed")] == ["mta1"]
+    assert one.backend == "mta2"
+
+
 def test_a_connection_that_died_at_rest_is_dialled_again_even_on_the_same_backend():
     done = (b"text\r\n.\r\n", b"250 queued\r\n")
     died = greeted(MAILED, TOLD_B, DATA, done, (b"", None))
@@ -261,3 +276,174 @@ def test_replies_that_make_no_sense_end_that_backend(reply):
     one.begin(MAIL)
     assert one.rcpt(TARGET, ANN, rcpt("b")).text == "ok b"
     assert [lease.backend for lease in world.leases] == ["mta1", "mta2"]
+
+
+def test_a_text_that_is_given_up_between_chunks_leaves_the_backend():
+    """RSET behind half a message: the backend is still reading it, so it is left and never told RSET in the text."""
+    half = greeted(MAILED, TOLD_B, DATA, (b"half", b""))
+    fresh = greeted(MAILED, TOLD_B)
+    one, world, _, _ = relay(("mta1", half), ("mta1", fresh))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    one.data()
+    one.write(b"half")
+    one.reset()
+    assert half.closed
+    assert half.unexpected == b""
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert len(world.leases) == 2
+
+
+def test_one_targets_verdict_is_not_the_others():
+    refusing = greeted((b"MAIL FROM:<a@a.test>\r\n", b"552 5.3.4 too big for us\r\n"), (b"QUIT\r\n", b""))
+    one, world, _, _ = relay(("mta1", refusing), ("mta1", greeted(MAILED, TOLD_B)))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("x")).code == 552
+    assert one.rcpt(PoolTarget("other"), ANN, rcpt("b")).code == 250
+    assert [tried for _, tried in world.asked] == [frozenset(), frozenset()]
+
+
+def test_recipients_that_were_accepted_never_go_elsewhere():
+    one, _, _, _ = relay(("mta1", greeted(MAILED, TOLD_B)))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    bob = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, "bob")
+    with pytest.raises(AssertionError):
+        one.rcpt(TARGET, bob, rcpt("c"))
+
+
+def utf8(*script):
+    return ScriptedBackend([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250-mta\r\n250 SMTPUTF8\r\n"), *script])
+
+
+@pytest.mark.parametrize(
+    "replacement",
+    [greeted(), ScriptedBackend([(b"", b"554 5.7.1 not you\r\n")])],
+    ids=["without SMTPUTF8", "greeting 554"],
+)
+def test_a_replacement_that_will_not_do_is_our_trouble_and_no_refusal(replacement):
+    mailed = (b"MAIL FROM:<a@a.test> SMTPUTF8\r\n", b"250 ok\r\n")
+    settings = BackendSettings(pass_error_message=True)
+    one, _, _, _ = relay(
+        ("mta1", utf8(mailed, TOLD_B, (b"DATA\r\n", None))), ("mta2", replacement), settings=settings
+    )
+    one.begin(Mail(Address("a", "a.test"), MailParams(smtputf8=True), b""))
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert one.data().code == 451
+
+
+def test_a_replay_that_is_refused_is_logged_with_who_refused():
+    lost = greeted(MAILED, TOLD_B, (b"DATA\r\n", None))
+    strict = greeted(MAILED, (b"RCPT TO:<b@b.test>\r\n", b"450 4.2.0 greylisted\r\n"))
+    one, _, journal, _ = relay(("mta1", lost), ("mta2", strict))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    assert one.data().text.startswith("4.4.2 ")
+    (line,) = journal.of("replay_refused")
+    assert (line["backend"], line["reason"]) == ("mta2", "450 4.2.0 greylisted")
+
+
+def test_a_long_replay_is_sent_in_groups_that_fit_every_buffer():
+    many = [rcpt(f"r{n}") for n in range(150)]
+    told = [(b"RCPT TO:<r%d@b.test>\r\n" % n, b"250 ok\r\n") for n in range(150)]
+    first = greeted(MAILED, *told, (b"DATA\r\n", None))
+    groups = [MAILED, *told]
+    writes = []
+
+    class Watching(ScriptedBackend):
+        def write(self, data, deadline):
+            writes.append(data.count(b"\r\n"))
+            super().write(data, deadline)
+
+    second = Watching([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250-mta\r\n250 PIPELINING\r\n"), *groups, DATA])
+    one, _, _, _ = relay(("mta1", first), ("mta2", second))
+    one.begin(MAIL)
+    for each in many:
+        assert one.rcpt(TARGET, ANN, each).code == 250
+    assert one.data().code == 354
+    assert writes == [1, 100, 51, 1]
+
+
+@pytest.mark.parametrize(
+    ("end", "reply", "unknown"),
+    [
+        ((b"text\r\n.\r\n", b"421 4.3.2 shutting down\r\n"), 451, False),
+        ((b"text\r\n.\r\n", None), 451, True),
+        ((b"text\r\n", b"552 5.3.4 enough\r\n"), 552, False),
+    ],
+    ids=["421 is a clear no", "silence is not", "a refusal before the dot"],
+)
+def test_what_is_known_of_an_outcome(end, reply, unknown):
+    one, _, _, _ = relay(("mta1", greeted(MAILED, TOLD_B, DATA, end)))
+    assert send(one).code == reply
+    assert one.unknown_outcome is unknown
+
+
+def test_a_refusal_in_the_same_packet_as_the_354():
+    early = greeted(MAILED, TOLD_B, (b"DATA\r\n", b"354 go\r\n552 5.3.4 not that\r\n"))
+    one, _, _, _ = relay(("mta1", early))
+    assert send(one).code == 552
+    assert one.unknown_outcome is False
+    assert b".\r\n" not in early.unexpected
+
+
+def test_a_dial_that_fails_after_a_search_without_success_counts():
+    one, world, _, _ = relay(
+        ("mta1", "refused"), ("mta1", "refused"), ("mta2", "refused"), failover=Failover(attempts=0)
+    )
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    one.reset()
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    assert [tried for _, tried in world.asked] == [frozenset(), frozenset()]
+
+
+def test_a_login_that_no_backend_can_be_told_is_refused_once():
+    offering = ScriptedBackend([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250-mta\r\n250 XCLIENT LOGIN\r\n")])
+    one, world, journal, _ = relay(("mta1", offering), ("mta2", greeted()))
+    one.begin(MAIL)
+    long = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "\u00fc" * 255)
+    assert one.rcpt(TARGET, long, rcpt("b")).code == 451
+    assert len(world.leases) == 1
+    assert len(journal.of("identity_untellable")) == 1
+
+
+def test_a_kill_inside_quit_still_gives_the_slot_back():
+    class Cut(BaseException):
+        pass
+
+    class Killing(ScriptedBackend):
+        def write(self, data, deadline):
+            if data == b"QUIT\r\n":
+                raise Cut
+            super().write(data, deadline)
+
+    backend = Killing([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250 mta\r\n"), MAILED, TOLD_B])
+    one, world, _, _ = relay(("mta1", backend))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    with pytest.raises(Cut):
+        one.close()
+    assert world.leases[0].released == 1
+
+
+def test_a_session_that_is_cut_while_it_waits_for_354_says_no_quit():
+    class Cut(BaseException):
+        pass
+
+    class Killing(ScriptedBackend):
+        def read(self, deadline):
+            if not self.outgoing and self.received.endswith(b"DATA\r\n"):
+                raise Cut
+            return super().read(deadline)
+
+    backend = Killing([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250 mta\r\n"), MAILED, TOLD_B])
+    one, _, _, _ = relay(("mta1", backend))
+    one.begin(MAIL)
+    one.rcpt(TARGET, ANN, rcpt("b"))
+    with pytest.raises(Cut):
+        one.data()
+    one.close()
+    assert bytes(backend.received).endswith(b"DATA\r\n")

@@ -27,7 +27,7 @@ def offering(*keywords: str) -> Extensions:
 
 
 def test_constants() -> None:
-    assert (encode.DATA, encode.RSET, encode.QUIT, encode.STARTTLS, encode.END_OF_DATA) == (
+    assert (encode.DATA, encode.RSET, encode.QUIT, encode.STARTTLS, encode.FINAL_DOT) == (
         b"DATA\r\n",
         b"RSET\r\n",
         b"QUIT\r\n",

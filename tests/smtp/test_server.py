@@ -414,7 +414,7 @@ DIALOGUES = [
         OK * 3 + b"552 5.3.4 Message size exceeds fixed limit\r\n" + OK,
         [
             *(MAIL, RCPT, Bdat(4, False), Body(b"abcd"), BodyEnd(4, False, None)),
-            *(Bdat(6, True), BodyFaulted(BodyFault.TOO_BIG), BodyEnd(10, True, BodyFault.TOO_BIG)),
+            *(BodyFaulted(BodyFault.TOO_BIG), Bdat(6, True), BodyEnd(10, True, BodyFault.TOO_BIG)),
             CLOSED,
         ],
     ),
