@@ -10,6 +10,7 @@ import math
 import os
 import random
 import secrets
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from smtpgate.units import HostPort
 DEFAULT_CONF: Final = "conf/proxy.yaml"
 CONF_VARIABLE: Final = "SMTPGATE_CONF"
 EXIT_BAD_CONFIG: Final = 2
+EXIT_TAKEN: Final = 1
 # The arbiter's patience must outlast the worker's own drain and its last words.
 ARBITER_MARGIN: Final = 5
 WORKER_TIMEOUT: Final = 30  # seconds without a heartbeat before the arbiter replaces a worker
@@ -253,7 +255,30 @@ def main(path: Path, only_check: bool) -> None:
         click.echo(f"{path}: valid")
         return
     _advise(started.config)
+    if taken := _taken(started.config):
+        click.echo(f"{path}: {taken}", err=True)
+        sys.exit(EXIT_TAKEN)
     Proxy(path, started).run()
+
+
+def _taken(conf: config.Config) -> str:
+    """The first address that cannot be bound, and why; "" where all can. gunicorn would try for seconds, and then
+    say that it cannot connect. Sockets that systemd or a binary upgrade hands over are bound already.
+    """
+    if "LISTEN_FDS" in os.environ or "GUNICORN_FD" in os.environ:
+        return ""
+    for listener in conf.listeners:
+        for bind in listener.binds:
+            if not isinstance(bind, HostPort):
+                continue
+            family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((bind.host, bind.port))
+                except OSError as error:
+                    return f"listener {listener.name}: {bind} cannot be bound: {error.strerror}"
+    return ""
 
 
 def _advise(conf: config.Config) -> None:

@@ -1,5 +1,6 @@
 """The composition root: what is checked before a process starts, and what gunicorn is told."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,17 @@ def test_a_missing_file(tmp_path):
     result = run("-c", tmp_path / "none.yaml", "--check")
     assert result.exit_code == 2
     assert "none.yaml" in result.output
+
+
+def test_an_address_that_is_taken_is_named_at_once(conf):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        conf.write_text(CONF.replace('["127.0.0.1:2525", "[::1]:2525"]', f'"127.0.0.1:{port}"'))
+        result = run("-c", conf)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"{conf}: listener mx: 127.0.0.1:{port} cannot be bound: Address already in use\n")
 
 
 def test_gunicorns_settings(conf):
