@@ -53,8 +53,8 @@ class BackendLease:
 class PoolBackends:
     """Backends by pool name, and by address for answers without Auth-Pool.
 
-    settings: for addresses (`backend:`). allow: networks that an address may lie in; empty means any but a port
-    of `own_ports` on this machine, where this proxy listens itself (a loop otherwise).
+    settings: for addresses (`backend:`). allow: networks that an address may lie in; empty means any. own_ports: of
+    this machine, where this proxy listens itself; an address with one of them would be a loop.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class PoolBackends:
 
     def _permitted(self, target: AddressTarget) -> bool:
         """An answer that may name any address could make us a client of anything (reference/security.md D9)."""
-        if self._allow:
-            address = ipaddress.ip_address(target.host)
-            return any(address in network for network in self._allow)
-        return target.port not in self._own_ports or not is_local(target.host)
+        if target.port in self._own_ports and is_local(target.host):
+            return False
+        address = ipaddress.ip_address(target.host)
+        return not self._allow or any(address in network for network in self._allow)
 
     def _dial(self, name: str, host: str, port: int, deadline: Deadline) -> Stream:
         budget = Deadline(self._clock, min(CONNECT_TIMEOUT, deadline.remaining()))

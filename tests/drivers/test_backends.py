@@ -137,6 +137,13 @@ def test_an_address_that_is_our_own_listener_is_a_loop():
     assert world.lease(AddressTarget("203.0.113.9", 20025)).backend == "203.0.113.9:20025"
 
 
+def test_an_allowed_network_does_not_allow_a_loop():
+    world = World(allow=[ipaddress.ip_network("127.0.0.0/8")], own_ports={20025})
+    with pytest.raises(BackendRefused, match="listener of ours"):
+        world.lease(AddressTarget("127.0.0.1", 20025))
+    assert world.lease(AddressTarget("127.0.0.1", 25)).backend == "127.0.0.1:25"
+
+
 def test_is_local():
     assert is_local("127.0.0.1")
     assert is_local("::1")

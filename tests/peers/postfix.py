@@ -169,7 +169,7 @@ class Postfix:
     def queued(self) -> int:
         """Messages that were accepted and not yet delivered."""
         return sum(
-            1
+            _complete(path)
             for name in ("incoming", "active", "deferred")
             for path in (self._queue / name).rglob("*")
             if path.is_file()
@@ -198,6 +198,14 @@ class Postfix:
         program = str(Path(self._program).with_name("postconf"))
         argv = [program, "-c", str(self._config), "-h", parameter]
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _complete(path: Path) -> bool:
+    """Whether a queue file is a message, or what a killed cleanup(8) left: it sets the x bit when all is written."""
+    try:
+        return path.stat().st_mode & 0o100 != 0
+    except FileNotFoundError:  # moved on while we looked
+        return False
 
 
 def _parse(text: bytes) -> Delivered:

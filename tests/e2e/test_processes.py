@@ -1,0 +1,385 @@
+"""The proxy as a service: checked, reloaded, crashed, drained, started twice, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from peers.process import HOST, Process, answers, free_port, wait_until
+from peers.smtptools import SmtpSink
+from rawclient import RawClient
+from recorder import Recorder
+from stack import RELAY, ROOT, Stack
+
+GOODBYE = b"421 4.3.2 Service shutting down, try again later\r\n"
+AT_ONCE = 0.5
+"""Seconds; less than a worker's heartbeat, which a client at rest must not wait for."""
+
+GREETING = b"220 proxy.example.net ESMTP ready\r\n"
+PROXY = str(ROOT / "proxy.py")
+BAD_CONF = """\
+server_name: mail.example.com
+workers: 1
+wrokers: 2
+listeners:
+  - name: submission
+    bind: 127.0.0.1:70000
+    auth: [plain]
+"""
+
+
+@pytest.fixture(scope="module")
+def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpSink]:
+    server = SmtpSink(tmp_path_factory.mktemp("sink"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start(sink: SmtpSink, start_stack: Callable[..., Stack]) -> Callable[..., Stack]:
+    """A proxy without logins: the auth service has no part in these tests."""
+
+    def begin(**settings: object) -> Stack:
+        return start_stack([(HOST, sink.port)], **{"auth_url": None, "listeners": [RELAY], **settings})
+
+    return begin
+
+
+class UnixClient(RawClient):
+    """A RawClient at a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(path))
+        self.ended = False
+        self._buffer = b""
+
+
+def run_proxy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """To its end, which has to come by itself."""
+    argv = [sys.executable, PROXY, *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+
+
+def ends(process: Process, timeout: float) -> None:
+    """The process ends by itself, and so does all that it started."""
+    wait_until(lambda: not process.running, "the arbiter's end", timeout)
+    wait_until(lambda: process.members() == [], "the end of its workers", 2.0)
+
+
+# --- --check -------------------------------------------------------------------------------------------------
+
+
+def test_check_of_what_is_valid() -> None:
+    done = run_proxy("-c", ROOT / "conf/proxy.yaml", "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ROOT}/conf/proxy.yaml: valid\n", "")
+
+
+def test_check_tells_every_problem_and_its_place(tmp_path: Path) -> None:
+    conf = tmp_path / "proxy.yaml"
+    conf.write_text(BAD_CONF)
+    done = run_proxy("-c", conf, "--check")
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert all(line.startswith(f"{conf}:") and "; expected " in line for line in lines), lines
+    assert [line.removeprefix(f"{conf}:").partition(": ")[0] for line in lines] == ["1:1", "3:1", "6:5"]
+    # Somebody has to know the passwords of a listener with logins.
+    assert [name for name in ("auth_http", "wrokers", "listeners[0].bind") if f": {name}: " in done.stderr] == [
+        "auth_http",
+        "wrokers",
+        "listeners[0].bind",
+    ]
+    # Without --check it is the same, and nothing is started.
+    started = run_proxy("-c", conf)
+    assert (started.returncode, started.stdout, started.stderr) == (2, "", done.stderr)
+
+
+def test_check_reads_the_policies_too(tmp_path: Path) -> None:
+    conf = tmp_path / "proxy.yaml"
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "limits.yaml").write_text("version: 1\nlimits:\n  a: {event: mail, rate: 10}\n")
+    conf.write_text(
+        "server_name: mail.example.com\npolicies: policies/\n"
+        f"listeners: [{{name: mx, bind: '{HOST}:2525', auth: [none]}}]\n"
+    )
+    done = run_proxy("-c", conf, "--check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path}/policies/limits.yaml:3:" in done.stderr
+    assert "limits.a.rate: 10 is not a rate; expected " in done.stderr.replace("limits[a]", "limits.a")
+
+
+def test_check_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = run_proxy("-c", tmp_path / "none.yaml", "--check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{tmp_path}/none.yaml:1:1: ")
+    assert "No such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- HUP -----------------------------------------------------------------------------------------------------
+
+
+def test_hup_starts_new_workers_and_lets_sessions_finish(start: Callable[..., Stack]) -> None:
+    stack = start(proxy={"graceful_timeout": "20s"})
+    [old] = stack.worker_pids()
+    with RawClient(stack.proxy) as resting, RawClient(stack.proxy) as mailing, RawClient(stack.proxy) as sending:
+        resting.greeted()
+        mailing.greeted()
+        mailing.envelope()
+        sending.greeted().envelope().opened().send(b"Subject: x\r\n")
+        stack.write_proxy_conf(server_name="new.example.net")
+        stack.signal(signal.SIGHUP)
+        assert resting.reply() == GOODBYE
+        assert resting.at_end()
+        wait_until(lambda: _greeting(stack) == b"220 new.example.net ESMTP ready\r\n", "the new server_name")
+        assert len(stack.worker_pids()) == 2
+        # What is under way is finished by the old worker, however far it has got.
+        sending.send(b"\r\nx\r\n.\r\n")
+        assert mailing.opened().ask(b"Subject: y\r\n\r\ny\r\n.").startswith(b"250 ")
+        assert sending.reply().startswith(b"250 ")
+        for client in (mailing, sending):
+            assert client.reply() == GOODBYE
+            assert client.at_end()
+    wait_until(lambda: old not in stack.worker_pids(), "the end of the old worker")
+    assert len(stack.worker_pids()) == 1
+    assert [line["pid"] for line in stack.wait_for_event("transaction", 2, outcome="delivered")] == [old] * 2
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        assert client.deliver().startswith(b"250 ")
+
+
+def test_hup_with_a_broken_configuration_changes_nothing(start: Callable[..., Stack]) -> None:
+    stack = start()
+    workers = stack.worker_pids()
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        good = stack.proxy_conf.read_text()
+        stack.proxy_conf.write_text(good + "wrokers: 2\n")
+        stack.signal(signal.SIGHUP)
+        place = f"{stack.proxy_conf}:{len(good.splitlines()) + 1}:1: wrokers: "
+        wait_until(lambda: place in stack.output(), f"{place} in what it prints")
+        # The policies are part of what a reload reads.
+        stack.proxy_conf.write_text(good)
+        stack.edit_policy("limits.yaml", "version: 2\n")
+        stack.signal(signal.SIGHUP)
+        place = f"{stack.policies}/limits.yaml:1:"
+        wait_until(lambda: f"\n{place}" in stack.output(), f"{place} in what it prints")
+        assert client.deliver().startswith(b"250 ")
+        assert client.ask(b"QUIT") == b"221 2.0.0 Bye\r\n"
+    assert stack.worker_pids() == workers
+    assert _greeting(stack) == GREETING
+
+
+def test_hup_cannot_move_a_listener_and_says_so(start: Callable[..., Stack]) -> None:
+    stack = start()
+    workers = stack.worker_pids()
+    stack.write_proxy_conf(listeners=[{**stack.keys["listeners"][0], "bind": f"{HOST}:1"}])
+    stack.signal(signal.SIGHUP)
+    told = f"{stack.proxy_conf}: listeners: a changed bind takes effect at the next start only"
+    wait_until(lambda: told in stack.output(), told)
+    assert stack.worker_pids() == workers
+    assert _greeting(stack) == GREETING
+
+
+# --- crashes -------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_replaced(start: Callable[..., Stack]) -> None:
+    stack = start(workers=2)
+    killed, other = stack.worker_pids()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in stack.worker_pids() and len(stack.worker_pids()) == 2, "a new worker", 5)
+    assert other in stack.worker_pids()
+    for _ in range(4):
+        with RawClient(stack.proxy) as client:
+            client.greeted()
+            assert client.deliver().startswith(b"250 ")
+
+
+def test_a_killed_worker_is_replaced_while_the_policies_are_broken(start: Callable[..., Stack]) -> None:
+    """A mistake in a file and a crash must not add up to an outage: the last good policies are in force."""
+    stack = start(policy={"limits.yaml": _one_message_an_hour("good")})
+    stack.edit_policy("limits.yaml", "version: 1\nlimits: [\n")
+    stack.wait_for_event("policies_rejected")
+    [killed] = stack.worker_pids()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: stack.worker_pids() not in ([], [killed]), "a new worker", 5)
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        assert client.deliver().startswith(b"250 ")
+        assert client.ask(b"MAIL FROM:<a@example.com>") == b"450 4.7.1 good\r\n"
+    # It tells of the fault as the one before did, and takes the repaired files.
+    stack.wait_for_event("policies_rejected", 2)
+    stack.edit_policy("limits.yaml", _one_message_an_hour("repaired"))
+    stack.wait_for_event("policies_loaded", 2)
+    with RawClient(stack.proxy) as client:
+        assert client.greeted().ask(b"MAIL FROM:<a@example.com>") == b"450 4.7.1 repaired\r\n"
+
+
+def test_workers_do_not_outlive_a_killed_arbiter(start: Callable[..., Stack]) -> None:
+    stack = start(workers=2)
+    stack.signal(signal.SIGKILL)
+    wait_until(lambda: not stack.process.running, "the arbiter's end")
+    wait_until(lambda: stack.process.members() == [], "the workers' end", 5)
+
+
+# --- TERM ----------------------------------------------------------------------------------------------------
+
+
+def test_term_lets_transactions_finish_and_cuts_what_does_not(start_stack: Callable[..., Stack]) -> None:
+    with Recorder(HOST, free_port()) as backend, ExitStack() as open_clients:
+        stack = start_stack(
+            [backend.address], auth_url=None, listeners=[RELAY], proxy={"graceful_timeout": "3s"}, workers=2
+        )
+        clients = [open_clients.enter_context(RawClient(stack.proxy)) for _ in range(5)]
+        resting, between, mailing, sending, stuck = clients
+        resting.greeted()
+        between.greeted().deliver()
+        mailing.greeted().envelope()
+        for client in (sending, stuck):
+            client.greeted().envelope().opened().send(b"Subject: x\r\n")
+        began = time.monotonic()
+        stack.signal(signal.SIGTERM)
+        for client in (resting, between):
+            assert client.reply() == GOODBYE
+            assert client.at_end()
+            assert time.monotonic() - began < AT_ONCE
+        assert not answers(stack.proxy[1])
+        # A second recipient, the text, and its 250 come all behind the TERM; only then it is over.
+        assert mailing.ask(b"RCPT TO:<c@example.com>").startswith(b"250 ")
+        mailing.opened().send(b"Subject: y\r\n\r\ny\r\n.\r\n")
+        sending.send(b"\r\nx\r\n.\r\n")
+        for client in (mailing, sending):
+            assert client.reply().startswith(b"250 ")
+            assert client.reply() == GOODBYE
+            assert client.at_end()
+        assert stack.process.running
+        assert time.monotonic() - began < 3.0
+        assert stuck.reply() == GOODBYE
+        assert stuck.at_end()
+        assert 3.0 <= time.monotonic() - began < 4.5
+        ends(stack.process, 3.0)
+        assert stack.process.stop() == 0
+        assert sorted(len(message.recipients) for message in backend.messages) == [1, 1, 2]
+    assert sorted(line["end"] for line in stack.log_events("session")) == [*["closed with 421"] * 4, "cut off"]
+    assert [line["outcome"] for line in stack.log_events("transaction")] == [*["delivered"] * 3, "cut off"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_nothing_is_left_behind(start: Callable[..., Stack], number: signal.Signals) -> None:
+    stack = start(workers=2, proxy={"graceful_timeout": "20s"})
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        stack.signal(number)
+        ends(stack.process, 3.0)
+    assert stack.process.stop() == 0
+    assert not answers(stack.proxy[1])
+
+
+# --- sockets -------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_a_clear_message(start: Callable[..., Stack]) -> None:
+    stack = start()
+    began = time.monotonic()
+    second = run_proxy("-c", stack.proxy_conf)
+    assert second.returncode == 1
+    assert time.monotonic() - began < 10
+    printed = second.stdout + second.stderr
+    assert re.search(rf"{re.escape(HOST)}\W+{stack.proxy[1]}\b.*[Aa]ddress already in use", printed), printed
+    assert "Traceback" not in printed
+    assert _greeting(stack) == GREETING
+
+
+def test_several_listeners_each_with_its_own_rules(start: Callable[..., Stack]) -> None:
+    stack = start(
+        listeners=[
+            {"name": "inbound", "auth": ["none"], "capabilities": ["SIZE 1000"]},
+            {"name": "other", "auth": ["none"], "capabilities": ["SIZE 2000"], "helo_required": True},
+        ],
+        policy={"limits.yaml": _one_message_an_hour("inbound.only", "match: {listener: inbound}")},
+    )
+    with RawClient(stack.listeners["inbound"]) as inbound, RawClient(stack.listeners["other"]) as other:
+        assert inbound.reply() == other.reply() == GREETING
+        assert other.ask(b"MAIL FROM:<a@example.com>")[:3] == b"503"
+        assert b"SIZE 1000" in inbound.ask(b"EHLO client.example")
+        assert b"SIZE 2000" in other.ask(b"EHLO client.example")
+        assert inbound.deliver().startswith(b"250 ")
+        assert inbound.ask(b"MAIL FROM:<a@example.com>") == b"450 4.7.1 inbound.only\r\n"
+        for _ in range(2):
+            assert other.deliver().startswith(b"250 ")
+    delivered = stack.wait_for_event("transaction", 3)
+    assert [line["listener"] for line in delivered] == ["inbound", "other", "other"]
+
+
+def test_a_listener_on_a_unix_socket(start: Callable[..., Stack], tmp_path: Path) -> None:
+    path = tmp_path / "smtp.sock"
+    stack = start(listeners=[{**RELAY, "bind": f"unix:{path}"}])
+    with UnixClient(path) as client:
+        client.greeted()
+        assert client.deliver().startswith(b"250 ")
+        assert client.ask(b"QUIT") == b"221 2.0.0 Bye\r\n"
+    [line] = stack.wait_for_event("transaction")
+    assert (line["client"], line["outcome"]) == ("unix:", "delivered")
+    assert stack.stop() == 0
+    assert not path.exists()
+
+
+# --- gunicorn's own command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def under_gunicorn(start: Callable[..., Stack], tmp_path: Path) -> Stack:
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.proxy.py")]
+    # Where `start` puts its first stack.
+    return start(command=command, env={"SMTPGATE_CONF": str(tmp_path / "stack1/proxy.yaml")}, workers=2)
+
+
+def test_gunicorn_serves_it_too(under_gunicorn: Stack) -> None:
+    stack = under_gunicorn
+    assert len(stack.worker_pids()) == 2
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        assert client.deliver().startswith(b"250 ")
+        stack.write_proxy_conf(server_name="new.example.net")
+        stack.signal(signal.SIGHUP)
+        assert client.reply() == GOODBYE
+    wait_until(lambda: _greeting(stack) == b"220 new.example.net ESMTP ready\r\n", "the new server_name")
+    stack.signal(signal.SIGTERM)
+    ends(stack.process, 5.0)
+    assert stack.process.stop() == 0
+
+
+def test_gunicorn_survives_a_broken_reload(under_gunicorn: Stack) -> None:
+    stack = under_gunicorn
+    old = set(stack.worker_pids())
+    with stack.proxy_conf.open("a") as conf:
+        conf.write("wrokers: 2\n")
+    stack.signal(signal.SIGHUP)
+    wait_until(lambda: "wrokers: " in stack.output(), "the problem is told")
+    # gunicorn restarts its workers whatever it has read; these have the configuration of before.
+    wait_until(lambda: not old & set(stack.worker_pids()) and len(stack.worker_pids()) == 2, "new workers")
+    assert _greeting(stack) == GREETING
+    with RawClient(stack.proxy) as client:
+        client.greeted()
+        assert client.deliver().startswith(b"250 ")
+
+
+def _greeting(stack: Stack) -> bytes:
+    with RawClient(stack.proxy) as client:
+        return client.reply()
+
+
+def _one_message_an_hour(word: str, match: str = "match: {}") -> str:
+    """limits.yaml; whoever comes second is told that word."""
+    deny = f'deny: {{reply: "450 4.7.1 {word}"}}'
+    return f'version: 1\nlimits:\n  few: {{event: mail, rate: 1/1h, burst: 1, key: "all", {match}, {deny}}}\n'
