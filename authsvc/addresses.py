@@ -1,7 +1,8 @@
 """Host names of backends -> literal addresses, because a stock nginx takes nothing else in Auth-Server.
 
 Owns a small cache: a name is looked up at most once in LIFETIME, and an address that was found stays in use
-while the name servers do not answer. The lookup itself is handed in.
+while the name servers do not answer; a name that has none yet is asked for again after RETRY. The lookup itself is
+handed in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from smtpgate.clock import Clock
 
 # Seconds. HAProxy holds a valid answer for 10 s, nginx' resolver obeys the TTL; getaddrinfo tells no TTL.
 LIFETIME: Final = 30.0
+# Seconds. A name without an address is a backend that nobody is sent to: HAProxy's `timeout retry` is 1 s too.
+RETRY: Final = 1.0
 
 
 class LookupFailedError(Exception):
@@ -40,7 +43,10 @@ class Addresses:
         self._entries: dict[str, _Entry] = {}
 
     def follow(self, hosts: Collection[str]) -> None:
-        """Forget names that are gone, and look up those that are new, so that no client waits for it."""
+        """Forget names that are gone, and look up those that are new, so that no client waits for it.
+
+        Waits for each: to be called where nobody is waiting.
+        """
         self._entries = {host: entry for host, entry in self._entries.items() if host in hosts}
         for host in hosts:
             self.literal(host)
@@ -64,5 +70,6 @@ class Addresses:
             pass
         finally:
             entry.looking = False
-            entry.good_until = self._clock.monotonic() + LIFETIME
+            lifetime = RETRY if entry.address is None else LIFETIME
+            entry.good_until = self._clock.monotonic() + lifetime
         return entry.address

@@ -9,20 +9,25 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
-from authsvc.files import read_file
 from smtpgate import document
-from smtpgate.units import DurationField, EndpointField, HostPort, InvalidValue, StrictModel, UnixPath
+from smtpgate.policy.storeuri import StoreField
+from smtpgate.units import (
+    MAX_WORKERS,
+    DurationField,
+    EndpointField,
+    HostPort,
+    InvalidValue,
+    StrictModel,
+    UnixPath,
+    parse_hostname,
+)
 
-MAX_WORKERS: Final = 64
 # RFC 9110 section 5.1, without what gunicorn drops from header names.
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-# The schemes of smtpgate.drivers.store, which is not imported here: gunicorn's first process reads this file
-# before gevent patches the modules that redis-py takes its locks from.
-_STORE = re.compile(r"memory://|(?:redis|valkey)(?:s|\+unix|\+sentinel|\+cluster)?://.+")
 _VISIBLE = re.compile(r"[!-~]{1,256}")
 
 
@@ -36,7 +41,9 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """failed_login_wait: seconds. store: a `limits` URI. policies: a folder. users: a file."""
+    """failed_login_wait: seconds. store: a `limits` URI. policies: a folder. users: a file. server_name: for {host}
+    in replies; None is the name of the machine.
+    """
 
     bind: HostPort | UnixPath
     workers: int
@@ -47,6 +54,7 @@ class Config:
     secret: Secret | None
     log_format: str
     log_level: str
+    server_name: str | None = None
 
 
 # --- the file as pydantic reads it --------------------------------------------------------------------------
@@ -77,7 +85,6 @@ def _text(pattern: re.Pattern[str], message: str, expected: str) -> PlainValidat
     return PlainValidator(check)
 
 
-_Store = _text(_STORE, "is not the URI of a store", "e.g. memory://, redis://127.0.0.1:6379/0")
 _Name = _text(_HEADER, "is not a header's name", "letters, digits and -, e.g. X-Auth-Key")
 _Value = _text(_VISIBLE, "is not a secret", "1 to 256 visible ASCII characters")
 _Folder = _path(Path.is_dir, "is not a folder that is there", "a folder of *.yaml files, e.g. ../policies/")
@@ -99,9 +106,10 @@ class _Log(StrictModel):
 
 
 class _Keys(StrictModel):
+    server_name: Annotated[str | None, PlainValidator(parse_hostname)] = None
     bind: EndpointField = HostPort("127.0.0.1", 18080)
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
-    store: Annotated[str, _Store] = "memory://"
+    store: StoreField = "memory://"
     policies: Annotated[Path, _Folder, Field(description="a folder of *.yaml files, e.g. ../policies/")]
     users: Annotated[_Users, Field(description="{file: users.yaml}")]
     failed_login_wait: DurationField = 1.0
@@ -115,7 +123,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     Relative paths in it are relative to its folder. environ: for `${NAME}`.
     """
     context = {"folder": path.parent}
-    _, keys = document.read(read_file(path), _Keys, source=str(path), environ=environ, context=context)
+    _, keys = document.read(document.read_file(path), _Keys, source=str(path), environ=environ, context=context)
     return Config(
         bind=keys.bind,
         workers=keys.workers,
@@ -126,4 +134,5 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         secret=None if keys.secret is None else Secret(keys.secret.name, keys.secret.value),
         log_format=keys.log.format,
         log_level=keys.log.level,
+        server_name=keys.server_name,
     )

@@ -57,7 +57,9 @@ class Destinations:
         self._routes, self._pools = tuple(routes), states
 
     def look_up(self) -> None:
-        """Look up the names of all backends; may wait. To be called after `replace`."""
+        """Look up the names of all backends. To be called after `replace`, where nobody waits: takes as long as the
+        name servers do, for each name in turn.
+        """
         pools = self._pools.values()
         self._addresses.follow({backend.host for pool in pools for backend in pool.spec.backends})
 

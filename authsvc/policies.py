@@ -6,6 +6,7 @@ has routes, since an answer needs somewhere to go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from authsvc.destinations import Destinations
@@ -29,13 +30,25 @@ def require_routes(snapshot: Snapshot, folder: str) -> None:
 
 
 class Policies:
-    """What a PolicyFolder is made with: `apply`, `loaded` and `failed`."""
+    """What a PolicyFolder is made with: `apply`, `loaded` and `failed`.
 
-    def __init__(self, engine: PolicyHolder, destinations: Destinations, folder: str, journal: Journal) -> None:
+    look_up: begins to look up the names of a new snapshot's backends, and returns at once: a silent name server must
+    keep neither a start nor the next edit waiting.
+    """
+
+    def __init__(
+        self,
+        engine: PolicyHolder,
+        destinations: Destinations,
+        folder: str,
+        journal: Journal,
+        look_up: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._destinations = destinations
         self._folder = folder
         self._journal = journal
+        self._look_up = look_up
         self._valid = False
 
     @property
@@ -50,7 +63,7 @@ class Policies:
             self._destinations.replace(snapshot.routes, snapshot.pools)
 
     def loaded(self, snapshot: Snapshot) -> None:
-        """Told after `apply`. May wait for name servers."""
+        """Told after `apply`."""
         try:
             require_routes(snapshot, self._folder)
         except DocumentError as error:
@@ -58,7 +71,7 @@ class Policies:
             return
         self._valid = True
         self._journal.info("policies_loaded", version=snapshot.version_hash)
-        self._destinations.look_up()
+        self._look_up()
 
     def failed(self, error: DocumentError) -> None:
         self._valid = False

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from authsvc import config
-from authsvc.files import read_file
 from authsvc.policies import require_routes
 from authsvc.userfile import parse
 from authsvc.users import User
-from smtpgate.document import DocumentError, Problem
+from smtpgate.document import DocumentError, Problem, read_file
 from smtpgate.drivers.policyfile import PolicyFolder
 from smtpgate.snapshot import Snapshot
 

@@ -16,11 +16,10 @@ from pydantic import PlainValidator
 
 from authsvc import crammd5, passwords
 from authsvc.contract import MAX_USER, is_user_name
-from authsvc.files import read_file
 from authsvc.users import User
 from smtpgate import document
 from smtpgate.clock import Clock
-from smtpgate.document import DocumentError
+from smtpgate.document import DocumentError, read_file
 from smtpgate.units import InvalidValue, NameField, StrictModel, show
 
 # Seconds, as for the policies: an edit is in force well within 2 s.

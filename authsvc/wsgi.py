@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from flask import Flask
@@ -45,6 +46,11 @@ def look_up(host: str) -> str:
     return str(found[0][4][0])
 
 
+def _spawn(work: Callable[..., None], *args: object) -> None:
+    """Run it beside the requests: a greenlet under gunicorn, a thread elsewhere."""
+    threading.Thread(target=work, args=args, daemon=True).start()
+
+
 def build(started: Started) -> Flask:
     """The service, polling its policies and users, with the state of `started` where they are broken now."""
     config, clock = started.config, SystemClock()
@@ -57,11 +63,13 @@ def build(started: Started) -> Flask:
         open_store(config.store, clock=clock, journal=journal),
         clock,
         secrets.SystemRandom().random,
-        host=socket.gethostname(),
+        host=config.server_name or socket.gethostname(),
         on_mode=lambda mode: journal.warning("store_mode", mode=mode.value),
     )
     destinations = Destinations(Addresses(clock, look_up))
-    policies = Policies(engine, destinations, str(config.policies), journal)
+    policies = Policies(
+        engine, destinations, str(config.policies), journal, look_up=lambda: _spawn(destinations.look_up)
+    )
     folder = PolicyFolder(config.policies, policies.apply, policies.loaded, policies.failed)
     users = UserFile(
         config.users,
@@ -76,7 +84,7 @@ def build(started: Started) -> Flask:
         except DocumentError as error:
             failed(error)
     for poll in (folder.run, users.run):
-        threading.Thread(target=poll, args=(clock,), daemon=True).start()
+        _spawn(poll, clock)
     return create_app(
         config,
         users=users,

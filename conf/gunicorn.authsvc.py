@@ -4,14 +4,19 @@ What an operator sets is in conf/authsvc.yaml (or the file that SMTPGATE_AUTHSVC
 from there, checks everything that the service reads, and adds what follows from the protocol.
 """
 
-import os
-import sys
-from pathlib import Path
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402 - nothing may be imported before the patch
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from authsvc import startup  # noqa: E402 - found through the line above
+from smtpgate.drivers.journal import logging_config  # noqa: E402
 
 os.environ.setdefault(startup.CONF_VARIABLE, os.path.relpath(HERE / "authsvc.yaml"))
 _config = startup.start().config
@@ -32,8 +37,9 @@ graceful_timeout = 5
 
 # The service writes a line for each request itself (authsvc.auth), and no secret into it.
 accesslog = None
-errorlog = "-"
+# gunicorn's own lines go where the service's go, in their form.
 loglevel = _config.log_level
+logconfig_dict = logging_config(_config.log_format, _config.log_level)
 
 # gunicorn's remote control is one more door; signals do the same.
 control_socket_disable = True

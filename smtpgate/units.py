@@ -29,6 +29,8 @@ MAX_HOSTNAME: Final = 253
 MAX_UNIX_PATH: Final = 107
 # Names become parts of Redis keys, log fields and metric labels (security.md F9).
 MAX_NAME: Final = 64
+# Processes of one service: as many cores as one machine is likely to give to it.
+MAX_WORKERS: Final = 64
 # A longer value is cut in a message (security.md G1: at most 256 bytes a value in a log line).
 MAX_SHOWN: Final = 60
 

@@ -178,7 +178,7 @@ def test_the_demo_policies() -> None:
     paths = sorted((ROOT / "policies").glob("*.yaml"))
     snapshot = build([(path.name, path.read_bytes()) for path in paths], {})
     names = [limit.name for limits in snapshot.policy.limits.values() for limit in limits]
-    assert names == ["ip.conn_rate", "auth.fail.pair", "user.msgs.min", "user.rcpts"]
+    assert names == ["ip.conn_rate", "auth.fail.pair", "auth.fail.net", "user.msgs.min", "user.rcpts"]
     assert [(route.name, route.pool) for route in snapshot.routes] == [("default", "demo")]
     assert snapshot.pools["demo"].backends == (BackendSpec("sink", "127.0.0.1", 10025),)
 

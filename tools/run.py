@@ -17,7 +17,8 @@ import click
 import authsvc.config
 from smtpgate import config
 from smtpgate.document import DocumentError, Problem
-from smtpgate.units import HostPort, UnixPath
+from smtpgate.policy.storeuri import parse_store_uri
+from smtpgate.units import MAX_WORKERS, HostPort, UnixPath
 from tools import sink
 from tools.supervisor import Endpoint, Service, ServiceError, Supervisor, check_free
 
@@ -25,7 +26,6 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PROXY_CONF: Final = Path("conf/proxy.yaml")
 AUTHSVC_CONF: Final = Path("conf/authsvc.yaml")
 POLICIES: Final = Path("policies")
-MAX_WORKERS: Final = 64  # as in conf/proxy.yaml
 EXIT_BAD_CONFIG: Final = 2  # as proxy.py
 
 GUIDE: Final = """\
@@ -45,9 +45,9 @@ or without swaks:
 
   {snippet}
 
-Limits are in {policies}/limits.yaml: user.msgs.min lets a user send 10 messages a minute. Run the line
-11 times and the reply is 450, with the time to wait. Raise the rate in the file: it holds within 2 s, without
-a restart.
+Limits are in {policies}/limits.yaml: user.msgs.min lets a user send 10 messages at once, and one more every
+6 s. Run the line some 15 times in a row and the reply is 450, with the time to wait. Raise the rate in the file:
+it holds within 2 s, without a restart.
 """
 
 SWAKS: Final = (
@@ -117,7 +117,7 @@ def _endpoints_of_authsvc(environ: Mapping[str, str]) -> tuple[Endpoint, ...]:
 
 
 def guide(running: tuple[Service, ...], store: str) -> str:
-    """What a newcomer is told once everything answers."""
+    """What a newcomer is told once everything answers; of the store not its password."""
     first = {service.name: service.endpoints[0] for service in running if service.endpoints}
     proxy = first["proxy"]
     return GUIDE.format(
@@ -125,7 +125,7 @@ def guide(running: tuple[Service, ...], store: str) -> str:
         auth=first.get("auth", "(a unix socket)"),
         sink=first["sink"],
         maildir=ROOT / sink.DEFAULT_MAILDIR,
-        store=store,
+        store=parse_store_uri(store).public,
         policies=ROOT / POLICIES,
         swaks=SWAKS.format(proxy=proxy),
         snippet=SNIPPET.format(host=proxy.host, port=proxy.port),

@@ -21,8 +21,7 @@ from smtpgate.config.model import (
     LogConfig,
     MetricsConfig,
 )
-from smtpgate.document import Document, DocumentError, Problem, check, parse
-from smtpgate.document.reader import MAX_TEXT
+from smtpgate.document import Document, DocumentError, Problem, check, parse, read_file
 from smtpgate.routing.model import BackendSettings
 from smtpgate.smtp.server import ServerSettings
 from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, show
@@ -30,7 +29,7 @@ from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, sho
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """The configuration in `path`. environ: for `${NAME}`. Raises DocumentError with every problem at once."""
-    document, problems = parse(_read(path), str(path), environ)
+    document, problems = parse(read_file(path), str(path), environ)
     keys, more = check(document, ProxyKeys, context={"folder": path.parent}, known=problems)
     problems = [*problems, *more]
     told = {problem.path for problem in problems}
@@ -38,15 +37,6 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     if problems or keys is None:
         raise DocumentError(problems)
     return _config(keys)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TEXT + 1)  # one more than is taken: enough to be refused as too long
-    except OSError as error:
-        message = f"cannot be read: {error.strerror or type(error).__name__}"
-        raise DocumentError([Problem(str(path), 1, 1, (), message, "a readable file")]) from None
 
 
 def _config(keys: ProxyKeys) -> Config:

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
+from smtpgate.policy.storeuri import StoreField
 from smtpgate.routing.schema import Switch
 from smtpgate.units import (
     EXPECTED_DURATION,
+    MAX_WORKERS,
     CidrField,
     DurationField,
     EndpointField,
@@ -29,7 +31,6 @@ from smtpgate.units import (
     parse_endpoint,
 )
 
-MAX_WORKERS: Final = 64  # as many cores as one machine is likely to give to a proxy
 MAX_LISTENERS: Final = 64
 MAX_ERRORS: Final = 1000
 MIN_LINE: Final = 512  # RFC 5321 section 4.5.3.1.4
@@ -66,7 +67,6 @@ _OWN_HEADER = re.compile(
 # RFC 5321 section 4.1.1.1, ehlo-line.
 _CAPABILITY = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)((?: [!-~]+)*)")
 _SIZE_PARAMETER = re.compile(r"(?: [0-9]{1,20})?")  # RFC 1870 section 4
-_STORE = re.compile(r"memory://|(?:redis|valkey)(?:s|\+unix|\+sentinel|\+cluster)?://[!-~]+")
 _VISIBLE = re.compile(r"[!-~]+")
 
 
@@ -95,12 +95,6 @@ def _timeout(value: Any) -> float:
     if seconds == 0:
         raise InvalidValue("leaves no time", EXPECTED_DURATION, value=value)
     return seconds
-
-
-def _store(value: Any) -> str:
-    if not isinstance(value, str) or not _STORE.fullmatch(value):
-        raise InvalidValue("is not the URI of a store", "e.g. memory://, redis://127.0.0.1:6379/0")
-    return value
 
 
 def _url(value: Any) -> str:
@@ -289,7 +283,7 @@ class ProxyKeys(StrictModel):
 
     server_name: Annotated[HostnameField, Field(description="the proxy's name, e.g. mail.example.com")]
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
-    store: Annotated[str, PlainValidator(_store)] = "memory://"
+    store: StoreField = "memory://"
     policies: Annotated[Path | None, PlainValidator(_directory)] = None
     auth_http: AuthHttpKeys | None = None
     backend: BackendKeys = BackendKeys()

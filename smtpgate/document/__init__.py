@@ -1,8 +1,8 @@
-"""PURE. A YAML text -> plain values with marks -> a validated model; every fault as file:line:column.
+"""A YAML text -> plain values with marks -> a validated model; every fault as file:line:column.
 
 The one way in which this program reads configuration (reference/security.md F11). tree (a document as a value,
-its faults), reader (YAML to a tree), validation (a tree to a pydantic model). Works on bytes: who read them, and what
-the keys mean, is not known here.
+its faults), reader (YAML to a tree), validation (a tree to a pydantic model), files (a path to bytes). All but the
+last are PURE and work on bytes. What the keys mean is not known here.
 
     document = load(text, source="conf/proxy.yaml", environ=os.environ)
     settings = validate(document, SettingsModel)
@@ -10,6 +10,7 @@ the keys mean, is not known here.
 `read` does both, and tells the faults of both at once.
 """
 
+from smtpgate.document.files import read_file
 from smtpgate.document.reader import load, parse
 from smtpgate.document.tree import Document, DocumentError, Mark, Path, Problem, render
 from smtpgate.document.validation import check, read, validate
@@ -24,6 +25,7 @@ __all__ = [
     "load",
     "parse",
     "read",
+    "read_file",
     "render",
     "validate",
 ]

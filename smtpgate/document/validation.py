@@ -21,6 +21,7 @@ from smtpgate.units import ABSENT, InvalidValue
 
 M = TypeVar("M", bound=BaseModel)
 
+_NO_MAPPING: Final = ("is not a mapping", "keys with values")
 # Error type -> what is wrong with the value, what would fit; {…} are pydantic's own context.
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "string_type": ("is not text", "text, in quotes if it looks like a number"),
@@ -28,8 +29,8 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "float_type": ("is not a number", "e.g. 10 or 0.5"),
     "bool_type": ("is not a boolean", "true or false"),
     "list_type": ("is not a list", "e.g. [a, b]"),
-    "dict_type": ("is not a mapping", "keys with values"),
-    "model_type": ("is not a mapping", "keys with values"),
+    "dict_type": _NO_MAPPING,
+    "model_type": _NO_MAPPING,
     "greater_than": ("is too small", "more than {gt}"),
     "greater_than_equal": ("is too small", "at least {ge}"),
     "less_than": ("is too big", "less than {lt}"),
@@ -116,6 +117,9 @@ def _explain(document: Document, model: type[BaseModel], detail: ErrorDetails) -
         return document.problem(path, f"{document.show(path, value)} is not one of the choices", choices)
     if kind in _WORDS:
         message, expected = _WORDS[kind]
+        if _WORDS[kind] is _NO_MAPPING:
+            # `secret: hunter2`, `users: {ann: hunter2}`: what stands in the place of keys may be one's secret.
+            return document.problem(path, message, expected)
         return document.problem(path, f"{document.show(path, value)} {message}", expected.format(**context))
     fault = context.get("error")
     if isinstance(fault, InvalidValue):

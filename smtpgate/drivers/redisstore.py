@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import AsyncResult
+from limits.errors import ConfigurationError
 from limits.storage import RedisStorage
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -228,6 +229,9 @@ class RedisBuckets:
             if timeout is not limit:
                 raise
             raise self._fault(f"no answer within {self._patience:.3f} s") from None
+        except ConfigurationError:
+            # `limits` finds it out when a cluster is first asked. Its text quotes the URI, with the password.
+            raise self._fault("ConfigurationError: limits could not open the store") from None
         except _FAULTS as error:
             raise self._fault(f"{type(error).__name__}: {error}") from error
         finally:

@@ -7,9 +7,8 @@ twice: its defaults retry a script that timed out, and each retry charges again 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from limits.errors import ConfigurationError
 from limits.storage import MemoryStorage, RedisStorage, Storage, storage_from_string
@@ -23,23 +22,12 @@ from smtpgate.drivers.redisstore import DEFAULT_TIMEOUT, MAX_IN_FLIGHT, Breaker,
 from smtpgate.journal import Journal
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.store import BucketStore
+from smtpgate.policy.storeuri import EXPECTED_STORE, MEMORY, StoreUri, parse_store_uri
+from smtpgate.units import InvalidValue
 
 KEY_PREFIX: Final = "smtpgate"
 # The flights of RedisBuckets, and as many again whose predecessor is still being closed.
 MAX_CONNECTIONS: Final = 2 * MAX_IN_FLIGHT
-
-# Valkey speaks Redis' protocol, so one client library serves both and one need not be installed.
-_FAMILIES: Final = ("", "+unix", "+sentinel", "+cluster")
-SCHEMES: Final[Mapping[str, str]] = {
-    "rediss": "rediss",
-    "valkeys": "rediss",
-    **{server + family: "redis" + family for server in ("redis", "valkey") for family in _FAMILIES},
-}
-EXPECTED: Final = (
-    "expected memory://, redis://host:port/db, rediss://host:port/db, redis+unix:///path?db=0, "
-    "redis+sentinel://host:port,host:port/service, redis+cluster://host:port,host:port, "
-    "or valkey in place of redis"
-)
 
 
 def open_store(
@@ -52,29 +40,26 @@ def open_store(
 ) -> BucketStore:
     """The store that `uri` names (conf/proxy.yaml `store`).
 
-    timeout: seconds for each of connect and reply, never retried. Raises ValueError, without the URI's
-    password, for a URI that names no store. Connects to nothing: Redis may be down now and come later.
+    timeout: seconds for each of connect and reply, never retried. Raises ValueError, without any part of the URI,
+    for what `policy.storeuri` or redis-py refuses. Connects to nothing: Redis may be down now and
+    come later.
     """
-    scheme = urlsplit(uri).scheme
-    if scheme == "memory":
+    try:
+        store = parse_store_uri(uri)
+    except InvalidValue as error:
+        raise ValueError(f"store {error}") from None
+    if store.scheme == MEMORY:
         return MemoryBuckets(clock)
-    if scheme not in SCHEMES:
-        raise ValueError(f"store has the scheme {scheme!r}; {EXPECTED}")
-    uri = SCHEMES[scheme] + uri[len(scheme) :]
-    if SCHEMES[scheme] in ("redis+cluster", "redis+sentinel"):
-        _check_locations(uri)
     opened: RedisStorage | None = None
     # A cluster's client asks for its nodes when it is made: that has to wait for the first decision.
-    if SCHEMES[scheme] != "redis+cluster":
+    if store.scheme != "redis+cluster":
         try:
-            opened = _open(uri, timeout)
-        except (ConfigurationError, ValueError):
+            opened = _open(store, timeout)
+        except (ConfigurationError, ValueError, TypeError):
             # Their texts may quote the URI, and with it a password.
-            raise ValueError(f"store {scheme}:// cannot be read; {EXPECTED}") from None
-        except TypeError as error:
-            raise ValueError(f"store {scheme}:// has an unknown option: {error}") from None
+            raise ValueError(f"store is refused by the Redis client; expected {EXPECTED_STORE}") from None
     return RedisBuckets(
-        lambda: opened or _open(uri, timeout), clock, timeout=timeout, breaker=breaker, journal=journal
+        lambda: opened or _open(store, timeout), clock, timeout=timeout, breaker=breaker, journal=journal
     )
 
 
@@ -90,35 +75,29 @@ def bucket_store(storage: Storage, clock: Clock) -> BucketStore:
     raise ConfigurationError(f"{type(storage).__name__} has no atomic token buckets; expected Redis or memory")
 
 
-def _open(uri: str, timeout: float) -> RedisStorage:
+def _open(store: StoreUri, timeout: float) -> RedisStorage:
     """A `limits` storage with our options.
 
-    Raises ConfigurationError or ValueError for its URI, TypeError for an unknown option in it; a cluster that
-    is down raises redis-py's errors as well.
+    Raises ConfigurationError, ValueError or TypeError for what the two libraries cannot use; a cluster that is down
+    raises redis-py's errors as well.
     """
     options = _client_options(timeout)
-    scheme = urlsplit(uri).scheme
-    if scheme == "redis+cluster":
+    if store.scheme in ("redis+cluster", "redis+sentinel"):
+        # `limits` would send them still percent-encoded.
+        options.update(username=unquote(store.user) or None, password=unquote(store.password) or None)
+    if store.scheme == "redis+cluster":
         options["max_connections"] = MAX_CONNECTIONS
-    elif scheme == "redis+sentinel":
+    elif store.scheme == "redis+sentinel":
         # Decisions are the master's: a replica's balance is old.
         options.update(use_replicas=False, sentinel_kwargs=_client_options(timeout))
     else:
         pool = BlockingConnectionPool.from_url(
-            uri.replace("redis+unix", "unix", 1), max_connections=MAX_CONNECTIONS, timeout=timeout, **options
+            store.text.replace("redis+unix", "unix", 1), max_connections=MAX_CONNECTIONS, timeout=timeout, **options
         )
-        # Made, not connected: an option that redis-py does not know would else raise in the first decision.
+        # Made, not connected: what redis-py does not take would else be raised in the first decision.
         pool.connection_class(**pool.connection_kwargs)
         options = {"connection_pool": pool}
-    return cast(RedisStorage, storage_from_string(uri, key_prefix=KEY_PREFIX, **options))
-
-
-def _check_locations(uri: str) -> None:
-    """Raises ValueError unless the URI names its servers as a comma list of host:port."""
-    for location in urlsplit(uri).netloc.rpartition("@")[2].split(","):
-        host, _, port = location.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()):
-            raise ValueError(f"store has the server {location!r}; {EXPECTED}")
+    return cast(RedisStorage, storage_from_string(store.text, key_prefix=KEY_PREFIX, **options))
 
 
 def _client_options(timeout: float) -> dict[str, Any]:

@@ -8,14 +8,14 @@
 --        and the tokens it holds after the decision. Text, because a Lua number would be cut to an integer.
 --
 -- A bucket is a hash: tokens at the time ts (Unix seconds), rate and cap of the last decision that wrote it, and
--- denied, the refusals since the bucket was last full. A key that is missing is a full bucket, so every key may
--- expire when it would be full.
+-- denied, the refusals since the key was made. A key that is missing is a full bucket, so every key expires when it
+-- would be full, and its TTL reads as that time.
 
 -- Tokens; as in policy/bucket.py: a client that waits exactly as long as it was told must pass.
 local SLACK = 1e-9
 -- A key outlives its bucket's refill by this much, so that no rounding makes a bucket full early.
 local SPARE_MS = 1000
--- A year and a day: beyond any period that a limit has, and within PEXPIRE's range whatever the rate.
+-- A year and a day, within PEXPIRE's range whatever the rate. A bucket that needs longer is forgotten then, and full.
 local MAX_TTL_MS = 366 * 24 * 3600 * 1000
 
 local time = redis.call('TIME')
@@ -95,8 +95,8 @@ for index, b in pairs(buckets) do
       redis.call('HINCRBY', key, 'denied', b.denied)
     end
     local missing = b.burst - balance(b, b.rate, b.burst)
-    local ttl = missing > 0 and missing / b.rate * 1000 + SPARE_MS or SPARE_MS
-    redis.call('PEXPIRE', key, string.format('%d', math.min(math.ceil(ttl), MAX_TTL_MS)))
+    local ttl = missing > 0 and missing / b.rate * 1000 or 0
+    redis.call('PEXPIRE', key, string.format('%d', math.min(math.ceil(ttl) + SPARE_MS, MAX_TTL_MS)))
   end
 end
 

@@ -2,7 +2,7 @@
 
 A bucket starts full with `burst` tokens and refills evenly at `rate` tokens a second. It is written down as
 (tokens, at): what was left, and when. Everything else follows by arithmetic, so a bucket that nobody asks for
-costs nothing, and one that would be full again need not be kept at all.
+costs nothing but its place.
 
 Owns no clock and no lock: code that never waits is atomic among greenlets. The shared twin is
 drivers.redisstore; tests/policy/store_contract.py holds both to the same properties.
@@ -10,8 +10,8 @@ drivers.redisstore; tests/policy/store_contract.py holds both to the same proper
 
 from __future__ import annotations
 
-import heapq
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,8 +23,6 @@ from smtpgate.policy.store import Charge, Taken
 DEFAULT_MAX_KEYS: Final = 100_000
 # Tokens. A client that waits exactly as long as it was told must pass: 3.0 * 0.1 is short of 0.3 by 6e-17.
 SLACK: Final = 1e-9
-# Entries looked at in one call to drop what is full again, so that no single call pays for all.
-SWEEP: Final = 8
 
 
 def refill(tokens: float, elapsed: float, rate: float, burst: float) -> float:
@@ -41,23 +39,17 @@ def wait(tokens: float, cost: float, rate: float, burst: float) -> float:
     return (cost - tokens) / rate
 
 
-class _Bucket:
-    """tokens as of `at`; `full_at` is when it will be full, at the rate of its last charge."""
-
-    __slots__ = ("at", "full_at", "tokens")
-
-    def __init__(self, tokens: float, at: float, full_at: float) -> None:
-        self.tokens = tokens
-        self.at = at
-        self.full_at = full_at
+def spend(tokens: float, cost: float, burst: float) -> float:
+    """Tokens after `cost`, between 0 and `burst`: a negative cost gives back, and never more than fits."""
+    return max(0.0, min(burst, tokens - cost))
 
 
 class MemoryBuckets:
     """A `policy.store.BucketStore` of at most `max_keys` buckets. Time is `clock.monotonic()`.
 
-    When it is full, the bucket that is closest to full makes room: the least is forgotten, and a stranger
-    with many keys drives out only its own (Redis' volatile-ttl does the same where the TTL is the time until
-    full). The charges of one call have distinct keys.
+    When there is no more room, the bucket that was charged longest ago is forgotten: it is full when it is next asked
+    for. Whoever charges `max_keys` others between two charges of a bucket can so have it refilled, and nobody's is
+    emptied. The charges of one call have distinct keys.
     """
 
     def __init__(self, clock: Clock, max_keys: int = DEFAULT_MAX_KEYS) -> None:
@@ -65,10 +57,8 @@ class MemoryBuckets:
             raise ValueError(f"max_keys is {max_keys}; expected at least 1")
         self._clock = clock
         self._max_keys = max_keys
-        self._buckets: dict[str, _Bucket] = {}
-        # (full_at, key), one entry for each bucket. An entry may be early (the bucket was charged since); it
-        # is put right when it comes to the top.
-        self._queue: list[tuple[float, str]] = []
+        # key -> (tokens, as of when), in the order of their last charges.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -82,48 +72,20 @@ class MemoryBuckets:
         balances = tuple([self._balance(charge, now) for charge in charges])
         waits = tuple([wait(left, c.cost, c.rate, c.burst) for left, c in zip(balances, charges, strict=True)])
         if debit and not any(waits):
-            balances = tuple([max(0.0, left - c.cost) for left, c in zip(balances, charges, strict=True)])
+            balances = tuple([spend(left, c.cost, c.burst) for left, c in zip(balances, charges, strict=True)])
             for charge, left in zip(charges, balances, strict=True):
-                self._write(charge, left, now)
-            self._sweep(now)
+                self._write(charge.key, left, now)
         return Taken(waits, balances)
 
     def _balance(self, charge: Charge, now: float) -> float:
-        bucket = self._buckets.get(charge.key)
-        if bucket is None:
+        found = self._buckets.get(charge.key)
+        if found is None:
             return charge.burst
-        return refill(bucket.tokens, now - bucket.at, charge.rate, charge.burst)
+        tokens, at = found
+        return refill(tokens, now - at, charge.rate, charge.burst)
 
-    def _write(self, charge: Charge, tokens: float, now: float) -> None:
-        full_at = now + (charge.burst - tokens) / charge.rate if charge.rate > 0.0 else math.inf
-        bucket = self._buckets.get(charge.key)
-        if bucket is not None:
-            bucket.tokens, bucket.at, bucket.full_at = tokens, now, full_at
-            return
-        if len(self._buckets) >= self._max_keys:
-            self._evict()
-        self._buckets[charge.key] = _Bucket(tokens, now, full_at)
-        heapq.heappush(self._queue, (full_at, charge.key))
-
-    def _sweep(self, now: float) -> None:
-        for _ in range(SWEEP):
-            if not self._queue or self._queue[0][0] > now:
-                return
-            self._drop_first(now)
-
-    def _evict(self) -> None:
-        for _ in range(SWEEP):
-            if self._drop_first(-math.inf):
-                return
-        del self._buckets[heapq.heappop(self._queue)[1]]
-
-    def _drop_first(self, now: float) -> bool:
-        """Drop the queue's first bucket if its place is right or it is full at `now`; else put it right."""
-        listed, key = self._queue[0]
-        full_at = self._buckets[key].full_at
-        if full_at > listed and full_at > now:
-            heapq.heapreplace(self._queue, (full_at, key))
-            return False
-        heapq.heappop(self._queue)
-        del self._buckets[key]
-        return True
+    def _write(self, key: str, tokens: float, now: float) -> None:
+        self._buckets[key] = (tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)

@@ -18,17 +18,24 @@ from smtpgate.policy.fields import known_at
 from smtpgate.policy.keys import KeyTemplate, Prefixes, compile_key
 from smtpgate.policy.match import BROKEN_SET, Matcher, NamedSet, compile_match, named_set, one_of
 from smtpgate.policy.model import Event
-from smtpgate.policy.rules import Limit, Policy, ReplyTemplate
+from smtpgate.policy.rules import LONGEST_RETRY, Limit, Policy, ReplyTemplate
 from smtpgate.policy.schema import DenyKeys, LimitKeys, MatchKeys, PolicyKeys
-from smtpgate.units import ABSENT, InvalidValue, Rate
+from smtpgate.units import ABSENT, MAX_AMOUNT, MAX_DURATION, MAX_HOSTNAME, MAX_NAME, InvalidValue, Rate
 
 Path = tuple[str | int, ...]
 
-# Characters of a reply's text. With the longest name for {host} in it the line stays below the 512 octets of
-# RFC 5321 section 4.5.3.1.5, and auth_http's answer below nginx's 1024.
+# Characters of a reply's text as written: what a mail program shows of it in a window.
 MAX_REPLY_TEXT: Final = 200
+# Octets of the line with its CRLF, its placeholders filled in (RFC 5321 section 4.5.3.1.5).
+MAX_REPLY_LINE: Final = 512
 EXPECTED_REPLY: Final = 'code, enhanced code and text, e.g. "450 4.7.1 rate limit {limit}, retry in {retry}s"'
-PLACEHOLDERS: Final = ("limit", "retry", "rate", "host")
+# Each with the octets that it may become.
+PLACEHOLDERS: Final = {
+    "limit": MAX_NAME,
+    "retry": len(str(LONGEST_RETRY)),
+    "rate": len(f"{MAX_AMOUNT}/{MAX_DURATION * 1000:.0f}ms"),
+    "host": MAX_HOSTNAME,
+}
 _REPLY = re.compile(r"([45])([0-9]{2}) ([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}) ([ -~]+)")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Seconds of the rate that a bucket holds where no burst is written: 2000/1d must not be sent in one go.
@@ -69,23 +76,33 @@ def compile_policy(files: Sequence[Source]) -> tuple[Policy, list[Fault]]:
 
 
 def compile_reply(text: str) -> ReplyTemplate:
-    """A literal reply. Raises InvalidValue: not a reply, not 4xx or 5xx, an unknown placeholder."""
+    """A literal reply. Raises InvalidValue: not a reply, not 4xx or 5xx, too long, a placeholder that is unknown or
+    there twice.
+    """
     found = _REPLY.fullmatch(text)
     if found is None:
         raise InvalidValue("is not a 4xx or 5xx reply", EXPECTED_REPLY, value=text)
-    severity, rest, enhanced, words = found.groups()
+    severity, digits, enhanced, words = found.groups()
     if not enhanced.startswith(f"{severity}."):
         expected = f"an enhanced code that begins with {severity} (RFC 3463)"
-        raise InvalidValue(f"has {enhanced} after {severity}{rest}", expected, value=text)
+        raise InvalidValue(f"has {enhanced} after {severity}{digits}", expected, value=text)
     if len(words) > MAX_REPLY_TEXT:
         raise InvalidValue("is too long", f"at most {MAX_REPLY_TEXT} characters of text", value=text)
     known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    for placeholder in _PLACEHOLDER.finditer(words):
-        if placeholder[1] not in PLACEHOLDERS:
-            raise InvalidValue(f"has the unknown placeholder {placeholder[0]}", known, value=text)
-    if set(_PLACEHOLDER.sub("", words)) & set("{}"):
+    names = _PLACEHOLDER.findall(words)
+    for name in names:
+        if name not in PLACEHOLDERS:
+            raise InvalidValue(f"has the unknown placeholder {{{name}}}", known, value=text)
+        if names.count(name) > 1:
+            raise InvalidValue(f"has {{{name}}} twice", "each placeholder once", value=text)
+    rest = _PLACEHOLDER.sub("", text)
+    if set(rest) & set("{}"):
         raise InvalidValue("has a brace that is no placeholder", known, value=text)
-    return ReplyTemplate(int(severity + rest), enhanced, words)
+    longest = len(rest) + sum(PLACEHOLDERS[name] for name in names) + len("\r\n")
+    if longest > MAX_REPLY_LINE:
+        message = f"may become a line of {longest} octets"
+        raise InvalidValue(message, f"at most {MAX_REPLY_LINE} with its placeholders filled in", value=text)
+    return ReplyTemplate(int(severity + digits), enhanced, words)
 
 
 def find_reply(text: str, replies: Mapping[str, ReplyTemplate]) -> ReplyTemplate:

@@ -12,7 +12,7 @@ own, EMPTY.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,10 +22,15 @@ ABSENT: Final = ""
 EMPTY: Final = "<>"
 
 
+# auth_http's methods, as facts carry them. AUTH LOGIN is asked as plain; without a login it is none.
+METHODS: Final = ("plain", "cram-md5", "external", "none")
+
+
 class Kind(enum.Enum):
     """How the patterns of a field are read."""
 
     NAME = "name"
+    METHOD = "method"
     ADDRESS = "address"
     DOMAIN = "domain"
     CLIENT = "client"
@@ -49,7 +54,10 @@ class Field:
 
 
 def canonical_domain(domain: str) -> str:
-    """Lower-case A-labels (RFC 5890 section 2.3.2.1); what IDNA cannot encode is only put in lower case."""
+    """Lower-case A-labels (RFC 5890 section 2.3.2.1); what IDNA cannot encode is only put in lower case.
+
+    By IDNA 2003, which Python has: its `straße.example` is `strasse.example`.
+    """
     if domain.isascii():
         return domain.lower()
     try:
@@ -64,6 +72,16 @@ def canonical_address(address: str) -> str:
         return address.lower()
     local, at, domain = address.rpartition("@")
     return f"{local.lower()}{at}{canonical_domain(domain)}"
+
+
+# For comparing and counting: two values that only differ before are one.
+CANONICAL: Final[Mapping[Kind, Callable[[str], str]]] = {
+    Kind.NAME: str.lower,
+    Kind.METHOD: str.lower,
+    Kind.ADDRESS: canonical_address,
+    Kind.DOMAIN: canonical_domain,
+    Kind.CLIENT: str,
+}
 
 
 def domain_of(address: str) -> str:
@@ -155,7 +173,7 @@ FIELDS: Final = {
         Field("listener", Kind.NAME, _LISTENER, _listener),
         Field("tls", Kind.SWITCH, _CONNECT, _tls),
         Field("login", Kind.ADDRESS, _LOGIN, _login),
-        Field("method", Kind.NAME, _LOGIN, _method),
+        Field("method", Kind.METHOD, _LOGIN, _method),
         Field("auth", Kind.SWITCH, _MAIL, _auth),
         Field("user", Kind.ADDRESS, _MAIL, _user),
         Field("user_domain", Kind.DOMAIN, _MAIL, _user_domain),

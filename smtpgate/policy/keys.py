@@ -1,8 +1,9 @@
 """`key`: a template such as "{net}|{login}" -> the subject of a bucket.
 
 Owns the alphabet of subjects: whatever a client chose (a login, a domain) is encoded so that it can end
-neither its part nor the key, cannot begin a Redis hash tag, and is never longer than MAX_PART. Two values
-never share a subject. Addresses are written by us from parsed numbers and keep their colons.
+neither its part nor the key, cannot begin a Redis hash tag, and is never longer than MAX_PART. Two values share a
+subject only if a match takes them for one: `Ann@Example.com` and `ann@example.com`. Addresses are written by us
+from parsed numbers and keep their colons.
 
 Refuses to know the store's prefix and the limit's name in front.
 """
@@ -19,10 +20,10 @@ from typing import Final
 
 from smtpgate.policy.fields import (
     ABSENT,
+    CANONICAL,
     EMPTY,
     FIELDS,
     Kind,
-    canonical_domain,
     known_at,
 )
 from smtpgate.policy.match import ADDRESS_CACHE, parse_client
@@ -41,7 +42,8 @@ _ENCODED: Final = tuple(chr(b) if _SAFE.fullmatch(chr(b)) else f"%{b:02X}" for b
 
 _TEMPLATE = re.compile(r"\{([^{}]*)\}|([A-Za-z0-9@._/|-]+)")
 _PLACEHOLDERS: Final = ("net", "client", "login", "user", "listener", "sender_domain", "rcpt_domain")
-# Before authentication the address alone is not the client's to choose (security.md F8).
+# Before authentication the address alone is not the client's to choose (security.md F8), and a bucket without it is
+# one that a stranger empties for everybody.
 _BEFORE_AUTH: Final = frozenset({Event.CONNECT, Event.AUTH_FAIL})
 _TRUSTED_BEFORE_AUTH: Final = frozenset({"net", "client"})
 
@@ -133,8 +135,8 @@ def compile_key(template: str, event: Event, prefixes: Prefixes) -> KeyTemplate:
         names.add(name)
     if not parts:
         raise InvalidValue("is not a key", EXPECTED_KEY, value=template)
-    if event in _BEFORE_AUTH and names and not names & _TRUSTED_BEFORE_AUTH:
-        message = f"names no address, and all else at {event.value} is the client's to choose"
+    if event in _BEFORE_AUTH and not names & _TRUSTED_BEFORE_AUTH:
+        message = f"names no address: at {event.value} one client could use up what others need"
         raise InvalidValue(message, 'e.g. "{net}", "{net}|{login}"', value=template)
     return KeyTemplate(tuple(parts))
 
@@ -149,14 +151,14 @@ def _part(name: str, prefixes: Prefixes) -> Part:
     if name == "client":
         return lambda facts: net_of(facts.client, _WHOLE_ADDRESS)
     read = FIELDS[name].read
-    is_domain = FIELDS[name].kind is Kind.DOMAIN
+    kind = FIELDS[name].kind
 
     def part(facts: Facts) -> str | None:
         value = read(facts)
         if not isinstance(value, str) or value == ABSENT:
             return None
-        if not is_domain:
-            return encode(value)
-        return EMPTY if value == EMPTY else encode(canonical_domain(value))
+        if kind is Kind.DOMAIN and value == EMPTY:
+            return EMPTY
+        return encode(CANONICAL[kind](value))
 
     return part

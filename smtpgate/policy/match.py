@@ -21,12 +21,12 @@ from typing import Final
 
 from smtpgate.policy.fields import (
     ABSENT,
+    CANONICAL,
     EMPTY,
     FIELDS,
+    METHODS,
     Field,
     Kind,
-    canonical_address,
-    canonical_domain,
 )
 from smtpgate.policy.model import Facts
 from smtpgate.units import EXPECTED_CIDR, InvalidValue, Network, parse_cidr
@@ -145,14 +145,6 @@ class TextSet:
         return any(glob(value) for glob in self._globs)
 
 
-_CANONICAL: Final[Mapping[Kind, Callable[[str], str]]] = {
-    Kind.NAME: str.lower,
-    Kind.ADDRESS: canonical_address,
-    Kind.DOMAIN: canonical_domain,
-    Kind.CLIENT: str,
-}
-
-
 def text_set(kind: Kind, patterns: Sequence[str]) -> TextSet:
     """Raises InvalidValue with the pattern's index as path."""
     for index, pattern in enumerate(patterns):
@@ -162,7 +154,18 @@ def text_set(kind: Kind, patterns: Sequence[str]) -> TextSet:
         if kind is Kind.DOMAIN and "@" in pattern:
             expected = f'a domain, e.g. example.com, "*.example.com", "{EMPTY}" for none'
             raise InvalidValue("is not a domain", expected, value=pattern, path=(index,))
-    return TextSet(_CANONICAL[kind](pattern) for pattern in patterns)
+        if kind in (Kind.DOMAIN, Kind.ADDRESS) and not all(map(_is_label_pattern, pattern.split("@")[-1].split("."))):
+            expected = 'whole labels around "*", e.g. "*.bücher.example", or A-labels, e.g. "*xn--bcher-kva.example"'
+            raise InvalidValue('has "*" in a label that is not ASCII', expected, value=pattern, path=(index,))
+        if kind is Kind.METHOD and not any(map(TextSet([pattern.lower()]), METHODS)):
+            hint = " (LOGIN is plain)" if pattern.lower() == "login" else ""
+            raise InvalidValue(f"is not a method{hint}", one_of(METHODS), value=pattern, path=(index,))
+    return TextSet(CANONICAL[kind](pattern) for pattern in patterns)
+
+
+def _is_label_pattern(label: str) -> bool:
+    """Whether IDNA can encode the label, or leaves it alone: of "*bücher" it would encode the "*" too."""
+    return label.isascii() or "*" not in label
 
 
 # --- sets ---------------------------------------------------------------------------------------------------
@@ -224,7 +227,7 @@ class PatternTest:
             return None
         if value == ABSENT:
             return not self.plain
-        text = _CANONICAL[self.field.kind](str(value))
+        text = CANONICAL[self.field.kind](str(value))
         if self.plain and not any(test(text) for test in self.plain):
             return False
         return not any(test(text) for test in self.excluded)

@@ -39,7 +39,7 @@ class ReplyTemplate:
 class Limit:
     """A token bucket for each subject of `key`, asked at `event` for sessions that `match`.
 
-    rate: tokens a second. burst: tokens of a full bucket. rate_text: as the operator wrote it. delay,
+    rate: tokens a second. burst: tokens of a full bucket. rate_text: for people, in its shortest form. delay,
     max_delay: seconds to hold the refusal back (see engine.judge). source: "file:line".
     """
 

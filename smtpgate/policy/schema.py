@@ -13,7 +13,16 @@ from pydantic import Field, PlainValidator
 
 from smtpgate.policy.keys import EXPECTED_KEY
 from smtpgate.policy.match import SET_TYPES
-from smtpgate.units import InvalidValue, NameField, OneOrMany, Rate, StrictModel, parse_duration, parse_rate
+from smtpgate.units import (
+    MAX_AMOUNT,
+    InvalidValue,
+    NameField,
+    OneOrMany,
+    Rate,
+    StrictModel,
+    parse_duration,
+    parse_rate,
+)
 
 EXPECTED_RATE: Final = "a count and a period, e.g. 60/1m, 2000/1d"
 # Seconds. RFC 5321 section 4.5.3.2 lets a client wait 5 minutes for most replies; Dovecot's penalty ends at
@@ -46,6 +55,8 @@ def _count_rate(value: Any) -> Rate:
 def _burst(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise InvalidValue("is not a burst", "a whole number from 1 on", value=value)
+    if value > MAX_AMOUNT:
+        raise InvalidValue("is too big", f"at most {MAX_AMOUNT}", value=value)
     return value
 
 

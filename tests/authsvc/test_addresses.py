@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.addresses import LIFETIME, Addresses, LookupFailedError
+from authsvc.addresses import LIFETIME, RETRY, Addresses, LookupFailedError
 
 
 class Names:
@@ -55,6 +55,30 @@ def test_a_name_without_an_address_is_not_asked_for_by_every_client(clock) -> No
     addresses = Addresses(clock, names.lookup)
     assert [addresses.literal("mta1") for _ in range(3)] == [None] * 3
     assert names.asked == ["mta1"]
+
+
+def test_a_name_without_an_address_is_asked_for_again_soon(clock) -> None:
+    names = Names()
+    addresses = Addresses(clock, names.lookup)
+    assert addresses.literal("mta1") is None
+    names.known["mta1"] = "192.0.2.1"
+    clock.time += RETRY - 0.001
+    assert addresses.literal("mta1") is None
+    clock.time += 0.001
+    assert addresses.literal("mta1") == "192.0.2.1"
+    assert names.asked == ["mta1", "mta1"]
+
+
+def test_an_address_that_was_found_does_not_wait_for_silent_name_servers_again_soon(clock) -> None:
+    names = Names(mta1="192.0.2.1")
+    addresses = Addresses(clock, names.lookup)
+    addresses.follow({"mta1"})
+    names.known.clear()
+    clock.time += LIFETIME
+    assert addresses.literal("mta1") == "192.0.2.1"
+    clock.time += LIFETIME - 0.001
+    assert addresses.literal("mta1") == "192.0.2.1"
+    assert names.asked == ["mta1", "mta1"]
 
 
 def test_one_lookup_at_a_time_while_others_take_the_old_address(clock) -> None:

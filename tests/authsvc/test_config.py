@@ -66,6 +66,7 @@ bind: unix:/run/authsvc.sock
 workers: 4
 store: redis+unix:///run/redis.sock?db=1
 failed_login_wait: 500ms
+server_name: auth.example.com
 secret: {name: X-Auth-Key, value: "${KEY}"}
 log: {format: text, level: warning}
 """
@@ -79,6 +80,7 @@ log: {format: text, level: warning}
         secret=Secret("X-Auth-Key", "hunter2"),
         log_format="text",
         log_level="warning",
+        server_name="auth.example.com",
     )
 
 

@@ -45,7 +45,7 @@ def destinations(clock) -> Destinations:
 
 @pytest.fixture
 def policies(holder: Holder, destinations: Destinations, journal) -> Policies:
-    return Policies(holder, destinations, "policies", journal)
+    return Policies(holder, destinations, "policies", journal, look_up=lambda: journal.info("look_up"))
 
 
 def test_a_snapshot_reaches_limits_and_routes(
@@ -58,7 +58,7 @@ def test_a_snapshot_reaches_limits_and_routes(
     assert policies.valid
     assert holder.policies == [taken.policy]
     assert destinations.find(FACTS).server == ("127.0.0.1", 25)
-    assert journal.lines == [("info", "policies_loaded", {"version": taken.version_hash})]
+    assert journal.lines == [("info", "policies_loaded", {"version": taken.version_hash}), ("info", "look_up", {})]
 
 
 def test_an_edit_that_takes_the_routes_away_changes_nothing(
@@ -75,7 +75,7 @@ def test_an_edit_that_takes_the_routes_away_changes_nothing(
         "policies:1:1: routes: the auth service has no backend to name without routes; "
         "expected routes and pools in one of its files"
     )
-    assert journal.lines[1] == ("error", "policies_rejected", {"problems": [expected]})
+    assert journal.lines[2:] == [("error", "policies_rejected", {"problems": [expected]})]
 
 
 def test_a_broken_edit_is_reported(policies: Policies, destinations: Destinations, journal) -> None:
@@ -91,4 +91,6 @@ def test_a_broken_edit_is_reported(policies: Policies, destinations: Destination
 def test_the_projects_own_policies_have_routes() -> None:
     folder = Path(__file__).parents[2] / "policies"
     files = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.yaml"))]
-    require_routes(build(files, {}), "policies")
+    snapshot = build(files, {})
+    require_routes(snapshot, "policies")
+    assert [route.name for route in snapshot.routes] == ["default"]

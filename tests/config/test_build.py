@@ -290,11 +290,15 @@ listeners:
 
 def test_a_file_that_is_not_there(tmp_path):
     path = tmp_path / "proxy.yaml"
-    assert problems(path) == [f"{path}:1:1: cannot be read: No such file or directory; expected a readable file"]
+    assert problems(path) == [
+        f"{path}:1:1: cannot be read: No such file or directory; expected a file that this user may read"
+    ]
 
 
 def test_a_folder_is_no_file(tmp_path):
-    assert problems(tmp_path) == [f"{tmp_path}:1:1: cannot be read: Is a directory; expected a readable file"]
+    assert problems(tmp_path) == [
+        f"{tmp_path}:1:1: cannot be read: Is a directory; expected a file that this user may read"
+    ]
 
 
 def test_a_file_without_end_is_not_read_whole():

@@ -68,8 +68,8 @@ def test_context_reaches_validators():
     ("text", "expected"),
     [
         ("items: {a: 1}\n", "f:1:1: items: a mapping is not a list; expected e.g. [a, b]"),
-        ("items: [x]\n", 'f:1:9: items[0]: "x" is not a mapping; expected keys with values'),
-        ("table: [x]\n", "f:1:1: table: a list is not a mapping; expected keys with values"),
+        ("items: [x]\n", "f:1:9: items[0]: is not a mapping; expected keys with values"),
+        ("table: [x]\n", "f:1:1: table: is not a mapping; expected keys with values"),
         ("items: [{}]\n", "f:1:9: items[0].name: is missing; expected a word"),
         ("table: {a.b: {}}\n", "f:1:9: table[a.b].name: is missing; expected a word"),
         (
@@ -115,7 +115,7 @@ def test_context_reaches_validators():
         ("broken: 1\n", "f:1:1: broken: a plain ValueError"),
         (
             "either: nome\n",
-            'f:1:1: either: "nome" is not a mapping; expected keys with values or none',
+            "f:1:1: either: is not a mapping; expected keys with values or none",
         ),
     ],
 )

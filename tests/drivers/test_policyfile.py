@@ -96,7 +96,7 @@ def _broken(path: Path) -> None:
         (_file, ":1:1: cannot be read: Not a directory"),
         (_empty, ":1:1: the folder holds no policies; expected at least one *.yaml file"),
         (_hidden_only, ":1:1: the folder holds no policies; expected at least one *.yaml file"),
-        (_broken, "/a.yaml:2:1: limits: an empty list is not a mapping"),
+        (_broken, "/a.yaml:2:1: limits: is not a mapping"),
     ],
 )
 def test_a_folder_that_is_no_policy_is_refused_at_start(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from fakes import ManualClock
+from limits.errors import ConfigurationError
 from peers.process import Process
 from peers.redis import Redis
 
@@ -154,6 +155,12 @@ def test_an_edited_limit_keeps_its_balance(store: RedisBuckets, client: Any) -> 
     assert client.hmget(key("a"), "tokens", "cap") == ["2", "3"]
 
 
+def test_an_edit_to_a_slower_rate_finds_what_was_spent_within_its_time(store: RedisBuckets) -> None:
+    store.take([Charge("a", 0.1, 2.0, 2.0)])
+    # It would be full after 20 s; until then an edit finds the tokens that are left.
+    assert store.take([Charge("a", NEVER, 2.0)]).balances == (pytest.approx(0.0, abs=1e-2),)
+
+
 def test_tokens_can_be_given_back_up_to_the_burst(store: RedisBuckets) -> None:
     store.take([Charge("a", NEVER, 10.0, 4.0)])
     assert store.take([Charge("a", NEVER, 10.0, -3.0)]).balances == (pytest.approx(9.0),)
@@ -227,6 +234,22 @@ def test_a_callers_own_timeout_passes_through(scenario: Any, redis_server: Redis
 
 
 # --- going away and coming back ---
+
+
+def test_what_limits_finds_wrong_with_a_cluster_only_when_asked_is_no_bug() -> None:
+    def open_storage() -> Any:
+        raise ConfigurationError("Unable to parse storage uri redis+cluster://ann:hunter2@127.0.0.1:99999")
+
+    lines: list[dict[str, object]] = []
+    journal = Journal()
+    journal.error = lambda event, **fields: lines.append(fields)  # type: ignore[method-assign]
+    clock = ManualClock()
+    store = RedisBuckets(open_storage, clock, breaker=Breaker(clock, errors=1), journal=journal)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.take([Charge("a", 1.0, 1.0)])
+    assert str(caught.value) == "ConfigurationError: limits could not open the store"
+    assert caught.value.__cause__ is None
+    assert lines == [{"reason": str(caught.value)}]
 
 
 def restart(server: Redis, folder: Path) -> None:

@@ -15,6 +15,7 @@ from limits.storage import MemcachedStorage, MemoryStorage, Storage, storage_fro
 from peers.process import HOST, Process, free_port, require, wait_until
 from peers.redis import Redis
 
+import smtpgate.drivers.store
 from smtpgate.clock import SystemClock
 from smtpgate.drivers.redisstore import RedisBuckets
 from smtpgate.drivers.store import KEY_PREFIX, bucket_store, open_store
@@ -117,23 +118,67 @@ def test_a_cluster_may_come_up_later(cluster: Any) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("memcached://127.0.0.1:11211", "store has the scheme 'memcached'; expected memory://, redis://"),
-        ("async+redis://127.0.0.1:6379", r"store has the scheme 'async\+redis'; expected memory://"),
-        ("127.0.0.1:6379", "store has the scheme ''; expected memory://"),
-        ("redis://:hunter2/x@127.0.0.1:6379", "store redis:// cannot be read; expected memory://"),
-        ("redis://:hunter2@127.0.0.1:port/0", "store redis:// cannot be read; expected memory://"),
-        ("redis://127.0.0.1/0?socket_timeout=soon", "store redis:// cannot be read; expected memory://"),
-        ("redis://127.0.0.1/0?colour=red", "store redis:// has an unknown option: .*'colour'"),
-        ("redis+cluster://:hunter2@127.0.0.1", "store has the server '127.0.0.1'; expected memory://"),
-        ("redis+cluster://:hunter2@127.0.0.1:1,:2", "store has the server ':2'; expected memory://"),
-        ("redis+sentinel://127.0.0.1:²/mymaster", "store has the server '127.0.0.1:²'; expected memory://"),
-        ("redis+sentinel://:hunter2@127.0.0.1:26379", r"store redis\+sentinel:// cannot be read; expected"),
+        (
+            "memcached://127.0.0.1:11211",
+            "store is not the URI of a store; expected e.g. memory://, redis://127.0.0.1:6379/0",
+        ),
+        (
+            "redis+sentinel://:hunter2@127.0.0.1:26379",
+            "store names no service; expected redis+sentinel://host:port,host:port/service",
+        ),
+        # redis-py reads these; the grammar does not.
+        (
+            "rediss://:hunter2@127.0.0.1/0?ssl_ca_certs=a&ssl_password=hunter2&ssl_min_version=hunter2",
+            "store has an unknown option; expected one of db, client_name, socket_keepalive, ssl_ca_certs, "
+            "ssl_ca_path, ssl_certfile, ssl_keyfile, ssl_password, ssl_cert_reqs, ssl_check_hostname",
+        ),
     ],
 )
 def test_what_is_no_store_is_refused_without_its_password(uri: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as refused:
+    with pytest.raises(ValueError) as refused:
         open_store(uri, clock=ManualClock())
-    assert "hunter2" not in str(refused.value)
+    assert str(refused.value) == message
+
+
+def test_what_the_client_library_refuses_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str, **options: object) -> None:
+        raise ConfigurationError(f"Unable to parse storage uri {uri}")
+
+    monkeypatch.setattr(smtpgate.drivers.store, "storage_from_string", refuse)
+    with pytest.raises(ValueError) as refused:
+        open_store("redis+sentinel://:hunter2@127.0.0.1:26379/mymaster", clock=ManualClock())
+    expected = "store is refused by the Redis client; expected e.g. memory://, redis://127.0.0.1:6379/0"
+    assert (str(refused.value), refused.value.__cause__) == (expected, None)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "redis://127.0.0.1/0?client_name=gate&socket_keepalive=true",
+        "rediss://127.0.0.1/?db=1&ssl_ca_certs=/a&ssl_ca_path=/b&ssl_certfile=/c&ssl_keyfile=/d&ssl_password=x",
+        "rediss://127.0.0.1?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "redis+unix:///run/redis.sock?db=2&client_name=gate",
+    ],
+)
+def test_every_option_of_the_grammar_is_one_of_the_client_library(uri: str) -> None:
+    options = client_of(open_store(uri, clock=ManualClock())).connection_pool.connection_kwargs
+    given = [option.partition("=")[0] for option in uri.partition("?")[2].split("&")]
+    assert set(given) <= set(options)
+
+
+@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
+def test_user_and_password_are_decoded(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def make(uri: str, **options: Any) -> object:
+        made.append(options)
+        return object()
+
+    monkeypatch.setattr(smtpgate.drivers.store, "storage_from_string", make)
+    path = "/mymaster" if scheme == "redis+sentinel" else ""
+    store: Any = open_store(f"{scheme}://ann:s%40crt@192.0.2.1:26379{path}", clock=ManualClock())
+    store._open_storage()
+    assert (made[0]["username"], made[0]["password"]) == ("ann", "s@crt")
 
 
 def test_buckets_on_somebody_elses_storage(redis_server: Redis) -> None:

@@ -1,5 +1,6 @@
 """Validated files -> policy: defaults, names over files, every fault at once."""
 
+import math
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from smtpgate.policy.compile import (
 from smtpgate.policy.model import Event, Facts
 from smtpgate.policy.rules import Limit, Policy, ReplyTemplate
 from smtpgate.policy.schema import PolicyKeys
-from smtpgate.units import InvalidValue, parse_rate
+from smtpgate.units import MAX_AMOUNT, MAX_HOSTNAME, MAX_NAME, InvalidValue, parse_rate
 
 SLOW = "450 4.7.1 slow down"
 LIMIT = {"event": "mail", "rate": "30/1m", "key": "{user}", "deny": {"reply": SLOW}}
@@ -144,6 +145,10 @@ LITERAL = 'expected code, enhanced code and text, e.g. "450 4.7.1 rate limit {li
             "450 4.7.1 {{x",
             '"450 4.7.1 {{x" has a brace that is no placeholder; expected {limit} {retry} {rate} {host}',
         ),
+        (
+            "450 4.7.1 {host} {host}",
+            '"450 4.7.1 {host} {host}" has {host} twice; expected each placeholder once',
+        ),
         ("450 4.7.1 " + "x" * 201, None),
     ],
 )
@@ -154,6 +159,18 @@ def test_bad_replies(text: str, message: str | None) -> None:
         assert str(caught.value).endswith(" is too long; expected at most 200 characters of text")
     else:
         assert str(caught.value) == message
+
+
+def test_a_reply_filled_in_with_the_longest_of_everything_is_a_line_of_smtp() -> None:
+    """512 octets with CRLF; the hundred and fortieth x is the last that fits."""
+    fits = "450 4.7.1 {host} {limit} {retry} {rate} " + "x" * 140
+    template = compile_reply(fits)
+    filled = template.render(
+        limit="l" * MAX_NAME, retry=math.inf, rate=f"{MAX_AMOUNT}/315359999999ms", host="h" * MAX_HOSTNAME
+    )
+    assert len(f"{filled.code} {filled.enhanced} {filled.text}\r\n") == 512
+    with pytest.raises(InvalidValue, match="may become a line of 513 octets; expected at most 512"):
+        compile_reply(fits + "x")
 
 
 def _faults(*files: dict[str, Any]) -> list[tuple[int, str, str, str]]:
@@ -208,7 +225,7 @@ def test_all_faults_of_all_files_at_once() -> None:
         (
             0,
             "limits.b.key",
-            '"{login}" names no address, and all else at auth_fail is the client\'s to choose',
+            '"{login}" names no address: at auth_fail one client could use up what others need',
             'e.g. "{net}", "{net}|{login}"',
         ),
         (1, "limits.b", '"b" is defined a second time', "each name once, as at f0.yaml:limits.b"),

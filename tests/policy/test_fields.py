@@ -3,7 +3,9 @@
 import pytest
 
 from smtpgate.policy.fields import (
+    CANONICAL,
     FIELDS,
+    METHODS,
     Kind,
     canonical_address,
     canonical_domain,
@@ -31,7 +33,7 @@ def test_every_field_can_be_written_in_a_match() -> None:
 
 BEFORE = Facts("192.0.2.1")
 LOGGED_IN = Facts("192.0.2.1", login="Ann", method="plain", user="ann@example.com")
-ANONYMOUS = Facts("192.0.2.1", helo="h", sender="", sender_domain="")
+ANONYMOUS = Facts("192.0.2.1", method="none", helo="h", sender="", sender_domain="")
 LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="b", rcpt="Postmaster", rcpt_domain="")
 
 
@@ -42,7 +44,7 @@ LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="
         ("listener", (None, None, None, None)),
         ("tls", (None, None, None, None)),
         ("login", (None, "Ann", "", "")),
-        ("method", (None, "plain", "", "")),
+        ("method", (None, "plain", "none", "")),
         ("auth", (None, True, False, True)),
         ("user", (None, "ann@example.com", "", "ann")),
         ("user_domain", (None, "example.com", "", "<>")),
@@ -56,6 +58,11 @@ LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="
 )
 def test_readings_along_a_session(name: str, values: tuple[object, ...]) -> None:
     assert tuple(FIELDS[name].read(facts) for facts in (BEFORE, LOGGED_IN, ANONYMOUS, LAST)) == values
+
+
+def test_each_method_is_written_as_it_is_compared() -> None:
+    assert METHODS == ("plain", "cram-md5", "external", "none")
+    assert tuple(map(CANONICAL[Kind.METHOD], ("PLAIN", "CRAM-MD5", "External", "none"))) == METHODS
 
 
 @pytest.mark.parametrize(

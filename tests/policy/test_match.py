@@ -66,7 +66,19 @@ MAIL = {"sender": "ann@example.com", "sender_domain": "example.com"}
         ),
         ({"rcpt_domain": ["bücher.example"]}, {"rcpt": "x@y", "rcpt_domain": "xn--bcher-kva.example"}, True),
         ({"rcpt_domain": ["xn--bcher-kva.example"]}, {"rcpt": "x@y", "rcpt_domain": "BÜCHER.example"}, True),
+        ({"rcpt_domain": ["*.bücher.example"]}, {"rcpt": "x@y", "rcpt_domain": "alt.xn--bcher-kva.example"}, True),
+        (
+            {"rcpt_domain": ["*xn--bcher-kva.example"]},
+            {"rcpt": "x@y", "rcpt_domain": "altxn--bcher-kva.example"},
+            True,
+        ),
+        ({"user": ["*@bücher.example"]}, {"user": "ann@BÜCHER.example"}, True),
+        ({"user": ["jü*@b.example"]}, {"user": "Jürgen@b.example"}, True),
         ({"user_domain": ["example.com"]}, {"user": "ann@example.com"}, True),
+        # methods
+        ({"method": ["PLAIN"]}, {"method": "plain"}, True),
+        ({"method": ["!none"]}, {**MAIL, "method": "none"}, False),
+        ({"method": ["c*", "external"]}, {"method": "cram-md5"}, True),
         ({"user_domain": ["<>"]}, {"user": "ann"}, True),
         ({"sender_domain": ["<>"]}, {"sender": "", "sender_domain": ""}, True),
         ({"sender": ["<>"]}, {"sender": "", "sender_domain": ""}, True),
@@ -186,6 +198,22 @@ def test_sets(spec: dict[str, Any], known: dict[str, Any], expected: bool | None
             {"sender_domain": ["!a@b"]},
             ("sender_domain", 0),
             '"a@b" is not a domain; expected a domain, e.g. example.com, "*.example.com", "<>" for none',
+        ),
+        (
+            {"sender_domain": ["!alt*bücher.example"]},
+            ("sender_domain", 0),
+            '"alt*bücher.example" has "*" in a label that is not ASCII; expected whole labels around "*", '
+            'e.g. "*.bücher.example", or A-labels, e.g. "*xn--bcher-kva.example"',
+        ),
+        (
+            {"method": ["plain", "!Login"]},
+            ("method", 1),
+            '"Login" is not a method (LOGIN is plain); expected one of plain, cram-md5, external, none',
+        ),
+        (
+            {"method": ["digest*"]},
+            ("method", 0),
+            '"digest*" is not a method; expected one of plain, cram-md5, external, none',
         ),
     ],
 )

@@ -50,6 +50,12 @@ def test_the_guide_can_be_pasted() -> None:
     assert f"{ROOT}/policies/limits.yaml" in text
 
 
+def test_the_guide_shows_no_password() -> None:
+    text = run.guide(run.services({}), "redis://ann:hunter2@127.0.0.1:6379/0")
+    assert "  store         redis://127.0.0.1:6379/0\n" in text
+    assert "hunter2" not in text
+
+
 def test_what_the_guide_says_of_the_limit_is_true() -> None:
     text = (ROOT / run.POLICIES / "limits.yaml").read_text()
     limit = text.partition("\n  user.msgs.min:\n")[2].partition("\n\n")[0]
