@@ -12,6 +12,7 @@ import random
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from smtpgate.drivers.store import open_store
 from smtpgate.drivers.stream import connect
 from smtpgate.journal import Journal
 from smtpgate.policy.engine import Engine
+from smtpgate.routing.model import PoolSpec
 from smtpgate.session.flow import SessionSettings
 from smtpgate.session.ports import Ports
 from smtpgate.snapshot import Snapshot
@@ -77,11 +79,18 @@ def build_gate(started: Started) -> Gate:
         host=conf.server_name,
         on_mode=lambda mode: journal.warning("store_mode", mode=mode.value),
     )
-    policies = Policies(engine, backends.replace)
+    authenticator = _authenticator(conf, clock, journal)
+
+    def replace_pools(pools: Mapping[str, PoolSpec]) -> None:
+        backends.replace(pools)
+        if authenticator is not None:
+            authenticator.forget()
+
+    policies = Policies(engine, replace_pools)
     if started.snapshot is not None:
         _watch(conf, started.snapshot, policies, journal, clock)
     ports = Ports(
-        authenticator=_authenticator(conf),
+        authenticator=authenticator,
         policy=policies,
         backends=backends,
         journal=journal,
@@ -116,10 +125,19 @@ def _watch(
     gevent.spawn(folder.run, clock)
 
 
-def _authenticator(conf: config.Config) -> AuthHttp | None:
-    if conf.auth_http is None:
+def _authenticator(conf: config.Config, clock: SystemClock, journal: Journal) -> AuthHttp | None:
+    auth_http = conf.auth_http
+    if auth_http is None:
         return None
-    return AuthHttp(conf.auth_http.url, timeout=conf.auth_http.timeout, headers=conf.auth_http.headers)
+    return AuthHttp(
+        auth_http.urls,
+        auth_http.timeout,
+        auth_http.headers,
+        cache=auth_http.cache,
+        ca=None if auth_http.ca is None else str(auth_http.ca),
+        clock=clock,
+        on_failover=lambda reason: journal.warning("auth_failover", reason=reason),
+    )
 
 
 def _listener(conf: config.ListenerConfig) -> Listener:

@@ -7,6 +7,7 @@ hide them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from smtpgate.config.model import (
 )
 from smtpgate.document import Document, DocumentError, Problem, check, parse, read_file
 from smtpgate.routing.model import BackendSettings
+from smtpgate.smtp.sasl import TOKEN_MECHANISMS
 from smtpgate.smtp.server import ServerSettings
 from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, show
 
@@ -50,7 +52,12 @@ def _config(keys: ProxyKeys) -> Config:
         auth_http=None
         if auth_http is None
         else AuthHttpConfig(
-            auth_http.url, auth_http.timeout, MappingProxyType(auth_http.headers), auth_http.envelope
+            urls=tuple(auth_http.url),
+            timeout=auth_http.timeout,
+            headers=MappingProxyType(auth_http.headers),
+            envelope=auth_http.envelope,
+            cache=auth_http.cache,
+            ca=auth_http.ca,
         ),
         backend=BackendConfig(
             BackendSettings(backend.xclient, backend.smtp_auth, backend.pass_error_message), tuple(backend.allow)
@@ -98,6 +105,7 @@ def _cross_checks(document: Document) -> Iterator[Problem]:
         if tls in ("starttls", "required", "implicit") and not listener.get("certificate"):
             expected = "certificate: [{cert: chain.pem, key: key.pem}]"
             yield document.problem(("listeners", index, "tls"), f"{show(tls)} needs a certificate", expected)
+        yield from _tokens_in_clear(document, index, listener)
     asking = [index for index, listener in listeners if listener.get("auth") != ["none"]]
     if "auth_http" not in tree and asking:
         expected = "auth_http, or auth: [none] on every listener"
@@ -105,6 +113,37 @@ def _cross_checks(document: Document) -> Iterator[Problem]:
     if "auth_http" not in tree and "policies" not in tree and listeners and not asking:
         message = "is missing: without auth_http only the policies choose a backend"
         yield document.problem(("policies",), message, "a folder of *.yaml files")
+
+
+def _tokens_in_clear(document: Document, index: int, listener: dict[str, Any]) -> Iterator[Problem]:
+    """Bearer tokens need TLS (RFC 7628 section 3). Whoever ends it in front of the proxy says so, and where."""
+    tls, mechanisms = listener.get("tls"), listener.get("auth")
+    if tls in ("starttls", "required", "implicit") or not isinstance(mechanisms, list):
+        return
+    if tls == "off" and all(_is_local(bind) for bind in _as_list(listener.get("bind"))):
+        return
+    for position, name in enumerate(mechanisms):
+        if isinstance(name, str) and name.upper() in TOKEN_MECHANISMS:
+            message = f"{show(name)} shows a token to everybody on the way without TLS"
+            expected = "tls: required, or, where something on this machine ends TLS, tls: off and loopback binds"
+            yield document.problem(("listeners", index, "auth", position), message, expected)
+
+
+def _is_local(bind: Any) -> bool:
+    try:
+        endpoint = parse_endpoint(bind)
+    except InvalidValue:
+        return True  # told already
+    if isinstance(endpoint, UnixPath):
+        return True
+    try:
+        return ip_address(endpoint.host).is_loopback
+    except ValueError:
+        return endpoint.host.lower() == "localhost"  # another name may be anybody's, RFC 6761 section 6.3
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _shared_names(document: Document, listeners: list[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
@@ -120,7 +159,7 @@ def _shared_binds(document: Document, listeners: list[tuple[int, dict[str, Any]]
     first: dict[HostPort | UnixPath, int] = {}
     for index, listener in listeners:
         binds = listener.get("bind")
-        for position, text in enumerate(binds if isinstance(binds, list) else [binds]):
+        for position, text in enumerate(_as_list(binds)):
             try:
                 bind = parse_endpoint(text)
             except InvalidValue:

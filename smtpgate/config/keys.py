@@ -27,6 +27,7 @@ from smtpgate.units import (
     NameField,
     OneOrMany,
     StrictModel,
+    format_duration,
     parse_duration,
     parse_endpoint,
 )
@@ -36,11 +37,13 @@ MAX_ERRORS: Final = 1000
 MIN_LINE: Final = 512  # RFC 5321 section 4.5.3.1.4
 MAX_LINE: Final = 65536
 MAX_CAPABILITY: Final = 506  # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, "250-" and CRLF are six
+MAX_URLS: Final = 8  # each has its part of auth_http's timeout
+MAX_CACHE: Final = 3600.0  # Dovecot's auth_cache_ttl; for so long a changed password does not matter
 MAX_HEADER: Final = 4096  # a quarter of what nginx and gunicorn take for all headers
 
 NOT_SUPPORTED: Final = "is not supported by this version"
-_MECHANISMS: Final = ("plain", "login", "cram-md5", "none")
-_LATER_MECHANISMS: Final = ("external", "xoauth2", "oauthbearer")
+_MECHANISMS: Final = ("plain", "login", "cram-md5", "xoauth2", "oauthbearer", "none")
+_LATER_MECHANISMS: Final = ("external",)  # with client certificates
 # The proxy writes these lines itself, when they are true.
 _OWN_CAPABILITIES: Final = frozenset({"AUTH", "STARTTLS"})
 # Offering these makes clients send what the proxy refuses.
@@ -118,6 +121,13 @@ def _url(value: Any) -> str:
     return value
 
 
+def _cache(value: Any) -> float:
+    seconds = parse_duration(value)
+    if seconds > MAX_CACHE:
+        raise InvalidValue("is too long", f"at most {format_duration(MAX_CACHE)}", value=value)
+    return seconds
+
+
 def _headers(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise InvalidValue("is not a mapping", "e.g. {X-Auth-Key: secret}")
@@ -193,6 +203,7 @@ NotYetOff = Annotated[str, _only("off", "off")]
 MechanismField = Annotated[str, PlainValidator(_mechanism)]
 CapabilityField = Annotated[str, PlainValidator(_capability)]
 FileField = Annotated[Path, PlainValidator(_file)]
+UrlField = Annotated[str, PlainValidator(_url)]
 
 
 # --- the file as pydantic reads it --------------------------------------------------------------------------
@@ -201,12 +212,33 @@ FileField = Annotated[Path, PlainValidator(_file)]
 class AuthHttpKeys(StrictModel):
     """`auth_http`."""
 
-    url: Annotated[str, PlainValidator(_url), Field(description="e.g. http://127.0.0.1:18080/auth")]
+    url: Annotated[
+        OneOrMany[UrlField],
+        Field(min_length=1, max_length=MAX_URLS, description="e.g. http://127.0.0.1:18080/auth"),
+    ]
+    ca: FileField | None = None
     timeout: TimeoutField = 10.0
     headers: Annotated[dict[str, str], PlainValidator(_headers)] = Field(default_factory=dict)
-    cache: NotYetDelay = 0.0
+    cache: Annotated[float, PlainValidator(_cache)] = 0.0
     pass_client_cert: Annotated[bool, _only(False, "false")] = False
     envelope: Literal["first", "every", "never"] = "first"
+
+    @model_validator(mode="after")
+    def _fits(self) -> AuthHttpKeys:
+        if len(set(self.url)) < len(self.url):
+            raise InvalidValue("is listed twice", "each server once", path=("url",))
+        if self.ca is None:
+            return self
+        if not any(url.startswith("https:") for url in self.url):
+            raise InvalidValue("is for https, and no url is", "an https:// url, or no ca", path=("ca",))
+        try:
+            # Only a look, as at certificates below.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca)
+        except ssl.SSLError:
+            raise InvalidValue("holds no certificate", "a PEM file of certificates", path=("ca",)) from None
+        except OSError as error:
+            raise InvalidValue(f"cannot be read: {error.strerror}", "a readable file", path=("ca",)) from None
+        return self
 
 
 class BackendKeys(StrictModel):

@@ -16,15 +16,18 @@ Envelope = Literal["first", "every", "never"]
 
 @dataclass(frozen=True, slots=True)
 class AuthHttpConfig:
-    """url: http://, https:// or unix:/path:/uri; its query may be a secret, as the headers' values are.
+    """urls: http://, https:// or unix:/path:/uri; a query may be a secret, as the headers' values are.
 
-    timeout: seconds for a whole question. envelope: when listeners without AUTH ask for a recipient.
+    timeout: seconds for a whole question. envelope: when listeners without AUTH ask for a recipient. cache: the
+    longest that a grant is used again, in seconds. ca: PEM certificates to trust for https, None for the system's.
     """
 
-    url: str = field(repr=False)
+    urls: tuple[str, ...] = field(repr=False)
     timeout: float
     headers: Mapping[str, str] = field(repr=False)
     envelope: Envelope
+    cache: float = 0.0
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,13 @@ from smtpgate.document.reader import MAX_TEXT
 from smtpgate.document.tree import DocumentError, Problem
 
 
-def read_file(path: Path) -> bytes:
-    """The file's octets, at most one more than the loader takes: enough for it to refuse a file without end.
-
-    Raises DocumentError.
+def read_file(path: Path, limit: int = MAX_TEXT) -> bytes:
+    """The file's octets, at most one more than `limit`, by default what the loader takes: enough for it to refuse a
+    file without end. Raises DocumentError.
     """
     try:
         with path.open("rb") as file:
-            return file.read(MAX_TEXT + 1)
+            return file.read(limit + 1)
     except OSError as error:
         message = f"cannot be read: {error.strerror or type(error).__name__}"
         raise DocumentError([Problem(str(path), 1, 1, (), message, "a file that this user may read")]) from None

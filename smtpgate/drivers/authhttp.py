@@ -1,278 +1,138 @@
-"""The Authenticator that asks an auth_http server: connections, deadline, and what to do when one breaks.
+"""The Authenticator that asks auth_http servers: which one, for how long, and when not to ask at all.
 
-Owns the pool of kept-alive connections and the total deadline over connecting, asking and being answered.
-What is said is authwire's. Of geventhttpclient it uses the connection pools (bounds, TLS, gevent sockets
-whether or not the process is patched) and not HTTPClient: that sends a GET up to pool size + 1 times when a
-server hangs up, and each time counts as a login; it reads headers without bound; and it refuses octets that
-nginx sends.
+Owns the total deadline over everything that a question takes, the order of servers, and the grants that are
+kept (authcache). A single server and its connections are authserver's, what is said is authwire's.
 
-Asked twice: only on a connection that was kept alive, that broke before any octet of an answer, and then
-once, on a new connection. A server that closes an idle connection just as we write to it does exactly that,
-and every reload of the service does it to somebody: without the second try a good login would fail. The
-price: a service that dies after it has counted a failed login and before it has answered counts it twice. A
-timeout is never asked again.
+The server that answered last is asked first; one that failed is asked last, until another one fails. The next
+one is asked only while not an octet of an answer has come: the server could not be reached, it hung up, or it used
+up its part of the time, an equal one for each server that is left. Once an answer has begun it is the answer, good
+or bad. The price of the next server's help: one that was too slow, and had counted a failed login, counts it while
+another one counts it too. With one server a timeout is never asked again.
 """
 
 from __future__ import annotations
 
-import select
-import socket
-import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import urlsplit
-from weakref import WeakSet
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
-import gevent.socket
 from gevent import Timeout
-from gevent.monkey import get_original
-from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
-from smtpgate.drivers import authwire
-from smtpgate.session.ports import AuthAnswer, AuthQuery, AuthUnavailable
+from smtpgate.clock import Clock, Deadline, SystemClock
+from smtpgate.drivers.authcache import GrantCache
+from smtpgate.drivers.authserver import MAX_CONNECTIONS, Answered, AuthServer, UnansweredError
+from smtpgate.drivers.authwire import WireError
+from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthUnavailable
 
-# Questions at once. gunicorn's default worker_connections is 1000; password hashing keeps a service far
-# below.
-MAX_CONNECTIONS: Final = 128
-# Seconds to wait for the rest of a body that nobody reads, only to keep its connection.
-DRAIN_TIMEOUT: Final = 0.1
-READ_SIZE: Final = 4096
-
-EXPECTED: Final = "expected http://host:port/uri, https://host:port/uri or unix:/path:/uri"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the service is. path: of a unix socket. host: of the Host header, an IPv6 address in brackets."""
-
-    host: str
-    port: int
-    target: str
-    tls: bool = False
-    path: str | None = None
-
-    @property
-    def name(self) -> str:
-        """For the log."""
-        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
-
-
-def parse_url(url: str) -> Endpoint:
-    """conf/proxy.yaml `auth_http.url`. Raises ValueError; the URL is not shown, its query may hold a secret."""
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"auth_http url has characters that no URL has; {EXPECTED}")
-    if url.startswith("unix:"):
-        path, _, target = url.removeprefix("unix:").partition(":")
-        if not path.startswith("/") or not (target or "/").startswith("/"):
-            raise ValueError(f"auth_http url is no unix socket; {EXPECTED}")
-        return Endpoint("localhost", 0, target or "/", path=path)
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError(f"auth_http url has no host and port that can be read; {EXPECTED}") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0 or "@" in parts.netloc or parts.fragment:
-        raise ValueError(f"auth_http url cannot be used; {EXPECTED}")
-    tls = parts.scheme == "https"
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Endpoint(f"[{host}]" if ":" in host else host, port or (443 if tls else 80), target, tls)
+SECRET_OCTETS: Final = 32
 
 
 class AuthHttp:
     """A `session.ports.Authenticator`.
 
-    url: see parse_url. timeout: seconds for everything together: a free connection, connecting, asking, and
-    the whole header of the answer. headers: added to each request, after nginx's own. max_connections:
-    questions at once; more wait, within their timeout. ca: a file of certificates to trust for https instead
-    of the system's. Raises ValueError for a url or a header that cannot be used, OSError for a ca that cannot
-    be read. `ask` never raises.
+    urls: one or more, see authserver.parse_url. timeout: seconds for everything together: free connections,
+    connecting, asking, and the whole header of the answer. headers: added to each request, after nginx's own.
+    cache: the longest that a grant is kept, in seconds; 0 is never. max_connections: questions at once to one
+    server; more wait, within their timeout. ca: a file of certificates to trust for https instead of the system's.
+    on_failover: told why a server was given up for the next one.
+
+    Raises ValueError for a url or a header that cannot be used, OSError for a ca that cannot be read.
     """
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         timeout: float,
         headers: Mapping[str, str] | None = None,
         *,
+        cache: float = 0.0,
         pass_client_cert: bool = False,
         max_connections: int = MAX_CONNECTIONS,
         ca: str | None = None,
+        clock: Clock | None = None,
+        on_failover: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self._endpoint = parse_url(url)
         self._timeout = timeout
-        self._static = [authwire.static_header(name, value) for name, value in (headers or {}).items()]
-        self._pass_client_cert = pass_client_cert
-        self._pool = _open_pool(self._endpoint, timeout, max_connections, ca)
-        # Connections that have carried an exchange, and so may have been closed by the other side since.
-        self._used: WeakSet[gevent.socket.socket] = WeakSet()
+        self._clock = clock or SystemClock()
+        self._on_failover = on_failover
+        self._servers = [
+            AuthServer(
+                url,
+                timeout,
+                headers or {},
+                pass_client_cert=pass_client_cert,
+                max_connections=max_connections,
+                ca=ca,
+            )
+            for url in urls
+        ]
+        self._first = 0  # the one that answered last
+        self._cache = GrantCache(self._clock, cache, secrets.token_bytes(SECRET_OCTETS))
 
     def __repr__(self) -> str:
-        return f"<AuthHttp {self._endpoint.name}>"
+        return f"<AuthHttp {' '.join(server.name for server in self._servers)}>"
 
     def close(self) -> None:
-        """Close idle connections; later questions get an AuthUnavailable."""
-        self._pool.close()
+        """Close idle connections and forget grants; later questions get an AuthUnavailable."""
+        self.forget()
+        for server in self._servers:
+            server.close()
+
+    def forget(self) -> None:
+        """Keep no grant from before this moment: what the pools and routes are may have changed."""
+        self._cache.forget()
 
     def ask(self, query: AuthQuery) -> AuthAnswer:
         """See Authenticator.ask."""
-        request = authwire.write_request(
-            self._endpoint.target,
-            self._endpoint.host,
-            query,
-            self._static,
-            pass_client_cert=self._pass_client_cert,
-        )
+        granted = self._cache.find(query)
+        if granted is not None:
+            return granted
         limit = Timeout.start_new(self._timeout)
         try:
-            return self._ask(request, limit)
-        except Timeout as timeout:
-            if timeout is not limit:
-                raise
-            reason = f"no answer within {self._timeout:g} s"
-        except (authwire.WireError, _HungUp) as error:
-            reason = str(error)
-        except (OSError, UnicodeError, RuntimeError) as error:  # no such host, refused, TLS; pool closed
-            reason = f"{type(error).__name__}: {error}"
+            return self._ask_in_turn(query, limit)
         finally:
             limit.close()
-        return AuthUnavailable(f"auth server {self._endpoint.name}: {reason}")
 
-    def _ask(self, request: bytes, limit: Timeout) -> AuthAnswer:
-        sock = self._pool.get_socket()
-        if sock in self._used:
+    def _ask_in_turn(self, query: AuthQuery, limit: Timeout) -> AuthAnswer:
+        """The first answer that begins; else what was wrong with the last server."""
+        deadline = Deadline(self._clock, self._timeout)
+        count, first, epoch = len(self._servers), self._first, self._cache.epoch
+        fault = ""
+        for step in range(count):
+            index, left = (first + step) % count, count - step
+            server = self._servers[index]
+            if fault:
+                self._on_failover(fault)
             try:
-                return self._exchange(sock, request, limit)
-            except _HungUp:
-                sock = self._fresh_socket()
-        return self._exchange(sock, request, limit)
-
-    def _fresh_socket(self) -> gevent.socket.socket:
-        """A new connection. Idle ones are closed on the way: what ended one of them has likely ended all."""
-        while (sock := self._pool.get_socket()) in self._used:
-            self._pool.release_socket(sock)
-        return sock
-
-    def _exchange(self, sock: gevent.socket.socket, request: bytes, limit: Timeout) -> AuthAnswer:
-        """One request and its answer; the socket goes back to the pool or is closed.
-
-        Raises _HungUp if the connection ended before anything came back, WireError, OSError.
-        """
-        keep = False
-        try:
-            block, received = _converse(sock, request)
-            head = authwire.read_head(block)
-            answer = authwire.read_answer(head)
-            limit.close()  # the answer is here: a body that dawdles must not turn it into a timeout
-            keep = _drained(sock, received, authwire.body_length(head))
-            return answer
-        finally:
-            if keep:
-                self._used.add(sock)
-                self._pool.return_socket(sock)
+                answered = _ask_one(server, query, limit, deadline.remaining() / left if left > 1 else None)
+            except (UnansweredError, WireError) as error:
+                self._first = (index + 1) % count
+                fault = f"auth server {server.name}: {error}"
+                if isinstance(error, WireError):
+                    break
             else:
-                self._pool.release_socket(sock)
+                self._first = index
+                if isinstance(answered.answer, AuthGranted):
+                    self._cache.keep(query, answered.answer, answered.lifetime, epoch)
+                return answered.answer
+        return AuthUnavailable(fault)
 
 
-class _HungUp(Exception):
-    """The connection ended before an octet of the answer."""
+def _ask_one(server: AuthServer, query: AuthQuery, limit: Timeout, part: float | None) -> Answered:
+    """Ask one server. limit: the running timeout of the whole question; part: seconds for a first octet.
 
-
-def _converse(sock: gevent.socket.socket, request: bytes) -> tuple[bytes, int]:
-    """Send, then receive until the blank line is there. Raises as AuthHttp._exchange.
-
-    Out: the header block, and how many octets of the body came with it.
+    Raises UnansweredError, after which another server may be asked, and WireError, after which none.
     """
-    data = bytearray()
+    patience = Timeout.start_new(part)
     try:
-        sock.sendall(request)
-        while (end := authwire.head_end(data)) is None and len(data) <= authwire.MAX_HEAD:
-            chunk = sock.recv(READ_SIZE)
-            if not chunk:
-                break
-            data += chunk
-    except (ConnectionError, ssl.SSLEOFError) as error:
-        if data:
-            raise
-        raise _HungUp(f"hung up without an answer: {error}") from error
-    if not data:
-        raise _HungUp("hung up without an answer")
-    if (end or len(data)) > authwire.MAX_HEAD:
-        raise authwire.WireError(f"header of more than {authwire.MAX_HEAD} octets")
-    if end is None:
-        raise authwire.WireError("hung up before the end of the header")
-    return bytes(data[:end]), len(data) - end
-
-
-def _drained(sock: gevent.socket.socket, received: int, length: int | None) -> bool:
-    """Read what is left of the body. True if nothing is left on the connection, so that it may be kept."""
-    if length is None:
-        return False
-    try:
-        with Timeout(DRAIN_TIMEOUT, TimeoutError):
-            while received < length:
-                chunk = sock.recv(READ_SIZE)
-                if not chunk:
-                    return False
-                received += len(chunk)
-    except OSError:
-        return False
-    return received == length
-
-
-# --- connections ---
-
-
-class _Pool(ConnectionPool):
-    """Bounded, kept alive, last in first out."""
-
-    def after_connect(self, sock: gevent.socket.socket) -> None:
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def _is_socket_alive(self, sock: gevent.socket.socket | None) -> bool:
-        # The library's own uses select(), which knows no descriptor above 1023: a busy proxy would keep none.
-        if sock is None or sock.fileno() < 0:
-            return False
-        poll: select.poll = get_original("select", "poll")()
-        poll.register(sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
-
-
-class _TlsPool(_Pool, SSLConnectionPool):
-    """The same over TLS, with the name of the URL verified."""
-
-
-class _UnixPool(_Pool):
-    def __init__(self, path: str, **options: Any) -> None:
-        super().__init__("localhost", 0, "localhost", 0, **options)
-        self._path = path
-
-    def _create_socket(self) -> gevent.socket.socket:
-        sock = gevent.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.network_timeout)
-            sock.connect(self._path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
-def _open_pool(endpoint: Endpoint, timeout: float, size: int, ca: str | None) -> ConnectionPool:
-    # The library's timeouts are for single steps; AuthHttp's own covers them all.
-    options: dict[str, Any] = {"size": size, "connection_timeout": timeout, "network_timeout": timeout}
-    if endpoint.path is not None:
-        return _UnixPool(endpoint.path, **options)
-    host = endpoint.host.strip("[]")
-    if endpoint.tls:
-        options |= {"ssl_options": {"ca_certs": ca} if ca else {}, "ssl_context_factory": _client_context}
-        return _TlsPool(host, endpoint.port, host, endpoint.port, **options)
-    return _Pool(host, endpoint.port, host, endpoint.port, **options)
-
-
-def _client_context(cafile: str) -> gevent.ssl.SSLContext:
-    """A context whose handshakes let other greenlets run. The library's own does not, unless patched."""
-    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cafile)
-    return context
+        return server.ask(query, began=patience.close, done=limit.close)
+    except Timeout as timeout:
+        if timeout is patience:
+            raise UnansweredError(f"no answer within {part:.1f} s") from None
+        if timeout is limit:
+            raise WireError(f"no answer within {limit.seconds:g} s") from None
+        raise
+    except OSError as error:
+        raise WireError(f"{type(error).__name__}: {error}") from error
+    finally:
+        patience.close()

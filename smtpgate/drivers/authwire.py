@@ -23,6 +23,8 @@ MAX_HEAD: Final = 16 * 1024
 MAX_BODY: Final = 64 * 1024
 # Seconds of Auth-Wait, as in authsvc: the client may give up after 5 minutes (RFC 5321 section 4.5.3.2).
 MAX_WAIT: Final = 240
+# Seconds of Auth-Cache, before the operator's own bound: Dovecot's auth_cache_ttl, 1 hour.
+MAX_LIFETIME: Final = 3600
 # Octets of Auth-Status (reference/security.md D10): a reply line holds 512 (RFC 5321 section 4.5.3.1.5).
 MAX_TEXT: Final = 400
 # Octets of a user's name: RFC 5321 section 4.5.3.1, 64 of local part, "@", 255 of domain.
@@ -143,7 +145,8 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: .*)?")
 _DIGITS: Final = re.compile(rb"[0-9]+")
 
 _OURS: Final = frozenset(
-    b"auth-status auth-wait auth-server auth-port auth-user auth-pass auth-error-code auth-pool auth-plan".split()
+    b"auth-status auth-wait auth-server auth-port auth-user auth-pass auth-error-code auth-pool auth-plan"
+    b" auth-cache".split()
 )
 _NOT_ALNUM: Final = re.compile(rb"[^a-z0-9]+")
 _OURS_SQUASHED: Final = frozenset(_NOT_ALNUM.sub(b"", name) for name in _OURS)
@@ -241,7 +244,7 @@ def read_answer(head: Head) -> AuthAnswer:
     """
     statuses = [value for name, value in head.fields if name == b"auth-status"]
     failures = [value for value in statuses if value not in (b"", b"OK", b"WAIT")]
-    wait = _seconds(head.last(b"auth-wait"))
+    wait = _seconds(head.last(b"auth-wait"), MAX_WAIT)
     if failures:
         code, text = head.last(b"auth-error-code"), failures[-1]
         return AuthRefused(
@@ -254,6 +257,11 @@ def read_answer(head: Head) -> AuthAnswer:
         user, password = head.last(b"auth-user"), head.last(b"auth-pass")
         return AuthWait(wait=max(1.0, wait), user=user or None, password=password or None)
     return _granted(head)
+
+
+def read_lifetime(head: Head) -> float:
+    """Auth-Cache: for how many seconds this answer may be given again to the same credentials. 0: not at all."""
+    return _seconds(head.last(b"auth-cache"), MAX_LIFETIME)
 
 
 def _granted(head: Head) -> AuthGranted:
@@ -269,13 +277,13 @@ def _granted(head: Head) -> AuthGranted:
     )
 
 
-def _seconds(value: bytes) -> float:
-    """Auth-Wait: digits only, anything else is 0, as in nginx."""
+def _seconds(value: bytes, most: int) -> float:
+    """Digits only, anything else is 0, as nginx reads Auth-Wait."""
     if not _DIGITS.fullmatch(value):
         return 0.0
-    # int() refuses thousands of digits; four suffice to be beyond the bound.
+    # int() refuses thousands of digits; nine suffice to be beyond any bound.
     digits = value.lstrip(b"0")
-    return float(min(int(digits or b"0"), MAX_WAIT) if len(digits) < 4 else MAX_WAIT)
+    return float(min(int(digits or b"0"), most) if len(digits) < 9 else most)
 
 
 def _user(value: bytes) -> str | None:

@@ -23,7 +23,7 @@ EMPTY: Final = "<>"
 
 
 # auth_http's methods, as facts carry them. AUTH LOGIN is asked as plain; without a login it is none.
-METHODS: Final = ("plain", "cram-md5", "external", "none")
+METHODS: Final = ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer", "none")
 
 
 class Kind(enum.Enum):

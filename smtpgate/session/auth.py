@@ -1,12 +1,14 @@
 """Authentication of one session: run a SASL exchange with the client, ask auth_http, obey its waits.
 
-Owns the loop of challenges, the loop of WAIT answers (reference/auth_http.md section 6.3) and the reply that each
-outcome gives. Refuses to know how a question travels and what an answer is used for.
+Owns the loop of challenges, the loop of WAIT answers (reference/auth_http.md section 6.3), the error challenge that
+tells of a refused token (RFC 7628 section 3.2.2) and the reply that each outcome gives. Refuses to know how a
+question travels and what an answer is used for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -33,7 +35,12 @@ SALT_OCTETS: Final = 8  # nginx draws 31 bits; a guess must not be worth trying
 
 
 class Login:
-    """AUTH on one connection. `pause(seconds)` lets time pass with nothing left unsent."""
+    """AUTH on one connection.
+
+    pause(seconds): lets time pass with nothing left unsent. abort_on_close(): a context in which waiting for
+    somebody else ends, with StreamLost, when the client has gone. restart_timeout(): the client's time to speak
+    begins anew.
+    """
 
     def __init__(
         self,
@@ -43,6 +50,8 @@ class Login:
         server_name: str,
         next_event: Callable[[], Event],
         pause: Callable[[float], None],
+        abort_on_close: Callable[[], AbstractContextManager[None]],
+        restart_timeout: Callable[[], None],
     ) -> None:
         self._ports = ports
         self._client = client
@@ -50,6 +59,8 @@ class Login:
         self._server_name = server_name
         self._next_event = next_event
         self._pause = pause
+        self._abort_on_close = abort_on_close
+        self._restart_timeout = restart_timeout
         self._salt: str | None = None  # one a connection, as nginx
 
     def authenticate(self, event: Auth) -> Reply | Closed:
@@ -60,6 +71,10 @@ class Login:
         if not isinstance(gathered, sasl.Credentials):
             return gathered
         answer = self.ask(self._client.claims(gathered))
+        # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
+        self._restart_timeout()
+        if isinstance(answer, AuthGranted) and not gathered.user and answer.user is None:
+            answer = self._unavailable("auth server granted a token without a name and named nobody")
         if isinstance(answer, AuthGranted):
             self._client.accepted(gathered, answer)
             reply = replies.AUTH_OK
@@ -72,7 +87,19 @@ class Login:
             method=gathered.method,
             result=reply.code,
         )
-        return reply
+        return self._told_why(gathered, reply) or reply
+
+    def _told_why(self, credentials: sasl.Credentials, reply: Reply) -> Closed | None:
+        """Tell of a token that was refused for good, with the challenge that its mechanism has for it.
+
+        Only of that: a client that hears it throws a token away which a 4xx says nothing against.
+        """
+        challenge = sasl.ERROR_CHALLENGES.get(credentials.method)
+        if challenge is None or reply.code < 500:
+            return None
+        self._protocol.challenge(challenge)
+        answer = self._next_event()
+        return answer if isinstance(answer, Closed) else None
 
     def ask(self, query: AuthQuery) -> AuthGranted | Reply:
         """auth_http's verdict. A refusal has had its Auth-Wait already when it comes back as a reply."""
@@ -86,7 +113,10 @@ class Login:
                 self._pause(answer.wait)
             return replies.parse(f"{answer.code} {answer.text}", close=answer.wait <= 0)
         assert isinstance(answer, AuthUnavailable)
-        self._ports.journal.error("auth_unavailable", **self._client.who(), reason=answer.reason)
+        return self._unavailable(answer.reason)
+
+    def _unavailable(self, reason: str) -> Reply:
+        self._ports.journal.error("auth_unavailable", **self._client.who(), reason=reason)
         return replies.INTERNAL_ERROR
 
     def _gather(self, event: Auth) -> sasl.Credentials | Reply | Closed:
@@ -122,7 +152,8 @@ class Login:
         """
         user = password = None
         for _ in range(MAX_WAIT_ANSWERS):
-            answer = authenticator.ask(query)
+            with self._abort_on_close():
+                answer = authenticator.ask(query)
             if isinstance(answer, AuthGranted):
                 return replace(
                     answer,

@@ -7,6 +7,7 @@ sockets, Redis, HTTP and YAML: those are ports.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -82,7 +83,16 @@ class Session:
         self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None)
         self._client = Client(session, stream.peer, settings.listener, stream.tls)
         self._relay = Relay(ports.backends, ports.clock, ports.journal, server_name, session)
-        self._login = Login(ports, self._client, self._protocol, server_name, self._next_event, self._pause)
+        self._login = Login(
+            ports,
+            self._client,
+            self._protocol,
+            server_name,
+            self._next_event,
+            self._pause,
+            self._abort_on_close,
+            self._restart_timeout,
+        )
         self._mailing = Mailing(ports, self._client, self._relay, self._login, settings.envelope, self._pause)
 
     def run(self) -> None:
@@ -184,12 +194,9 @@ class Session:
                 raise AssertionError(f"{event} outside its exchange")
 
     def _authenticate(self, event: Auth) -> None:
-        attempts = self._client.attempts
         outcome = self._login.authenticate(event)
         if isinstance(outcome, Closed):
             return  # the protocol hands it out again
-        if self._client.attempts != attempts:
-            self._budget = self._settings.timeout  # nginx: who is refused has the whole timeout again
         self._protocol.send(self._reached(outcome) if outcome.code == replies.AUTH_OK.code else outcome)
 
     def _start_tls(self) -> None:
@@ -207,6 +214,9 @@ class Session:
             self._budget = None
         return reply
 
+    def _restart_timeout(self) -> None:
+        self._budget = self._settings.timeout
+
     @property
     def _patience(self) -> float:
         """Seconds that the client's next command may take."""
@@ -222,7 +232,12 @@ class Session:
 
     def _pause(self, seconds: float) -> None:
         self._flush()
-        self._ports.clock.sleep(seconds)
+        with self._abort_on_close():
+            self._ports.clock.sleep(seconds)
+
+    def _abort_on_close(self) -> AbstractContextManager[None]:
+        """See Stream.abort_on_close. A client that has pipelined commands is served to their end, as ever."""
+        return nullcontext() if self._protocol.has_buffered else self._stream.abort_on_close()
 
     def _say_last(self, reply: Reply) -> None:
         self._relay.abort()

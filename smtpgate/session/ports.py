@@ -6,6 +6,7 @@ Owns the words in which a session and its drivers speak; refuses to know how any
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,6 +86,14 @@ class Stream(Protocol):
     def readable(self) -> bool:
         """Whether octets, an end or an error wait to be read. Never blocks, never raises."""
 
+    def abort_on_close(self) -> AbstractContextManager[None]:
+        """For waits on somebody else, as HAProxy's option of that name: within it, as soon as the peer is gone,
+        StreamLost is raised wherever this greenlet waits.
+
+        What the peer says meanwhile is kept for read(). A peer that said something and then ended its side may
+        want it answered (`printf … | nc -N`): its end is not taken for its absence, a reset is.
+        """
+
     def write(self, data: bytes, deadline: Deadline) -> None:
         """All of `data`, blocking while the peer is slow: that is the backpressure.
 
@@ -103,11 +112,13 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuthQuery:
-    """One question to auth_http (reference/auth_http.md section 3). method: plain cram-md5 external none.
+    """One question to auth_http (reference/auth_http.md section 3). method: plain cram-md5 external none, and,
+    beyond nginx, xoauth2 oauthbearer.
 
-    user and password are bytes as decoded from the wire (for cram-md5 password is the digest). salt: "<...>"
-    for cram-md5. attempt counts from 1. mail_line and rcpt_line are the commands as typed (method none). proxied:
-    what a PROXY header said, None where none with addresses was read.
+    user and password are bytes as decoded from the wire; for cram-md5 password is the digest, for the last two
+    the bearer token, and for oauthbearer user may be empty. salt: "<...>" for cram-md5. attempt counts from 1.
+    mail_line and rcpt_line are the commands as typed (method none). proxied: what a PROXY header said, None where
+    none with addresses was read.
     """
 
     method: str
@@ -173,7 +184,10 @@ AuthAnswer = AuthGranted | AuthRefused | AuthWait | AuthUnavailable
 
 class Authenticator(Protocol):
     def ask(self, query: AuthQuery) -> AuthAnswer:
-        """One request, one answer; every fault of the service is an AuthUnavailable. Never raises."""
+        """One answer to one question; every fault of the service is an AuthUnavailable.
+
+        Raises nothing of its own. What is thrown into its waits (Stream.abort_on_close) comes out.
+        """
 
 
 # --- policy and routes -----------------------------------------------------------------------------------------

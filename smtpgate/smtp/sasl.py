@@ -16,6 +16,9 @@ Credentials:
         credentials = finished.value
 
 SaslError ends it at any step. Its reason never holds anything that the client sent.
+
+The two mechanisms that show a bearer token have one more step when it is refused: `ERROR_CHALLENGES` holds what
+the server then says, and whatever the client answers to it, the error reply follows.
 """
 
 from __future__ import annotations
@@ -30,8 +33,12 @@ MAX_USER: Final = 255
 """Octets of a user name: RFC 4616 section 2 obliges a server to accept as many. No mailbox is longer."""
 
 MAX_PASSWORD: Final = 2048
-"""Octets of a password, tokens included. RFC 4616 asks for 255. Percent-encoded at worst this is 6144 octets,
-below the 8190 that gunicorn (limit_request_field_size) and Apache take in one header field of auth_http."""
+"""Octets of a password. RFC 4616 asks for 255. Percent-encoded at worst this is 6144 octets, below the 8190 that
+gunicorn (limit_request_field_size) and Apache take in one header field of auth_http."""
+
+MAX_TOKEN: Final = 8000
+"""Octets of a bearer token. Nothing in one is escaped, so that it fits the same 8190 octets, and nginx's
+large_client_header_buffers of 8 KiB. In base64, with a user, it fits RFC 4954's line of 12288."""
 
 USERNAME_PROMPT: Final = b"Username:"
 """On the wire "334 VXNlcm5hbWU6": nginx's text, and what LOGIN clients know."""
@@ -39,8 +46,26 @@ USERNAME_PROMPT: Final = b"Username:"
 PASSWORD_PROMPT: Final = b"Password:"
 """On the wire "334 UGFzc3dvcmQ6"."""
 
+ERROR_CHALLENGES: Final[Mapping[str, bytes]] = MappingProxyType(
+    {
+        # RFC 7628 section 3.2.2. Its scope and openid-configuration are optional; the proxy knows neither.
+        "oauthbearer": b'{"status":"invalid_token"}',
+        # Google's, developers.google.com/gmail/imap/xoauth2-protocol. 400 is what makes K-9 Mail, now Thunderbird
+        # for Android, fetch a new token and try again; at any other status it gives up.
+        "xoauth2": b'{"status":"400","schemes":"bearer","scope":"mail"}',
+    }
+)
+"""By auth_http method: the challenge that tells a client that its token was refused. It answers with a lone
+%x01 (RFC 7628 section 3.2.3), with nothing (XOAUTH2) or with "*"; all mean the same."""
+
 _CRAM_DIGEST = re.compile(rb"[0-9a-fA-F]{32}")  # HMAC-MD5 in hexadecimal, RFC 2195 section 2
 _HEX = re.compile(r"[0-9a-fA-F]+")
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")  # RFC 6750 section 2.1
+# gs2-header of RFC 5801 section 4 without channel binding, then kvsep (RFC 7628 section 3.1). "F," is for
+# mechanisms that are no GS2, "p=" asks for a binding that bearer tokens do not have.
+_GS2_HEADER = re.compile(rb"[ny],(?:a=((?:[^\0\x01,=]|=2C|=3D)+))?,\x01")
+_KVPAIR = re.compile(rb"([A-Za-z]+)=([\t\n\r -~]*)\x01")
+_XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01auth=([^\x01]*)\x01\x01")
 _SERVER_NAME = re.compile(r"[!-;=?A-~]+")  # printable ASCII without "<", ">" and "@": the salt is a msg-id
 
 
@@ -56,8 +81,9 @@ class SaslError(Exception):
 class Credentials:
     """What the client claims, in the terms of auth_http (reference/auth_http.md section 1).
 
-    method: "plain" (also for LOGIN), "cram-md5", "external". password: for cram-md5 the digest in lower case,
-    for external empty. salt: the challenge of cram-md5, else None.
+    method: "plain" (also for LOGIN), "cram-md5", "external", "xoauth2", "oauthbearer". user: for oauthbearer it
+    may be empty: the token then says who it is. password: for cram-md5 the digest in lower case, for external
+    empty, for the last two the token. salt: the challenge of cram-md5, else None.
     """
 
     method: str
@@ -117,10 +143,54 @@ def external(initial: bytes | None, salt: str) -> Exchange:
     return Credentials("external", user, b"")
 
 
+def xoauth2(initial: bytes | None, salt: str) -> Exchange:
+    """XOAUTH2 (Google): "user=" user %x01 "auth=Bearer " token %x01 %x01."""
+    match = _XOAUTH2.fullmatch(initial if initial is not None else (yield b""))
+    if match is None:
+        raise SaslError("XOAUTH2 response is not user=USER^Aauth=Bearer TOKEN^A^A")
+    _check_user(match[1])
+    return Credentials("xoauth2", match[1], _token(match[2]))
+
+
+def oauthbearer(initial: bytes | None, salt: str) -> Exchange:
+    """OAUTHBEARER (RFC 7628 section 3.1): gs2-header kvsep *kvpair kvsep, with the token in the pair "auth".
+
+    The pairs host and port tell what the client thinks it is connected to; like unknown ones they are not looked
+    at, a proxy has many names.
+    """
+    message = initial if initial is not None else (yield b"")
+    header = _GS2_HEADER.match(message)
+    if header is None:
+        raise SaslError("OAUTHBEARER response does not begin with n,a=USER,^A")
+    user = (header[1] or b"").replace(b"=2C", b",").replace(b"=3D", b"=")
+    if user:
+        _check_user(user)
+    at, tokens = header.end(), []
+    while pair := _KVPAIR.match(message, at):
+        at = pair.end()
+        if pair[1].lower() == b"auth":
+            tokens.append(pair[2])
+    if message[at:] != b"\x01":
+        raise SaslError("OAUTHBEARER response is not KEY=VALUE^A pairs with ^A behind them")
+    if len(tokens) != 1:
+        raise SaslError(f"OAUTHBEARER response with {len(tokens)} auth pairs, expected 1")
+    return Credentials("oauthbearer", user, _token(tokens[0]))
+
+
 MECHANISMS: Final[Mapping[str, Mechanism]] = MappingProxyType(
-    {"PLAIN": plain, "LOGIN": login, "CRAM-MD5": cram_md5, "EXTERNAL": external}
+    {
+        "PLAIN": plain,
+        "LOGIN": login,
+        "CRAM-MD5": cram_md5,
+        "EXTERNAL": external,
+        "XOAUTH2": xoauth2,
+        "OAUTHBEARER": oauthbearer,
+    }
 )
-"""By the name that AUTH takes, upper case, in nginx's EHLO order."""
+"""By the name that AUTH takes, upper case, in the order in which EHLO names them: nginx's, then the tokens."""
+
+TOKEN_MECHANISMS: Final = frozenset({"XOAUTH2", "OAUTHBEARER"})
+"""Whoever overhears one of these has the token: RFC 7628 section 3 and RFC 6750 section 5.3 demand TLS."""
 
 
 def cram_salt(token: str, now: float, server_name: str) -> str:
@@ -145,6 +215,16 @@ def _password_credentials(*, user: bytes, password: bytes) -> Credentials:
     if len(password) > MAX_PASSWORD:
         raise SaslError(f"password of {len(password)} octets, at most {MAX_PASSWORD} are taken")
     return Credentials("plain", user, password)
+
+
+def _token(value: bytes) -> bytes:
+    """The token of `Bearer TOKEN`."""
+    match = _BEARER.fullmatch(value)
+    if match is None:
+        raise SaslError("auth is not Bearer and a token of RFC 6750")
+    if len(match[1]) > MAX_TOKEN:
+        raise SaslError(f"token of {len(match[1])} octets, at most {MAX_TOKEN} are taken")
+    return match[1]
 
 
 def _check_user(user: bytes) -> None:

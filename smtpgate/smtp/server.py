@@ -291,7 +291,7 @@ class ServerProtocol:
         elif said.verb is Verb.RCPT and self._recipients >= self._settings.max_rcpts:
             self._say(replies.TOO_MANY_RECIPIENTS)
         else:
-            parsed = command.parse(said, self._settings.offer, smtputf8=self._smtputf8)
+            parsed = command.parse(said, self._settings.offer_under(self._bars), smtputf8=self._smtputf8)
             if isinstance(parsed, Reply):
                 self._say(parsed)
             else:

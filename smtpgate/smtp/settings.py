@@ -1,19 +1,17 @@
 """What a listener prescribes to its clients, as one value.
 
-Owns what follows from a listener's EHLO lines: the message size and which extensions are on. Refuses to know
-where the settings come from.
+Owns what follows from a listener's EHLO lines: the message size and which extensions are on; and that a bearer
+token is not asked for in clear where TLS can be had. Refuses to know where the settings come from.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from smtpgate.smtp.command import Offer
+from smtpgate.smtp.sasl import MECHANISMS, TOKEN_MECHANISMS
 from smtpgate.smtp.states import Bar
-
-AUTH_ORDER: Final = ("PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL")
-"""The order in which nginx announces mechanisms (reference/nginx_mail.md section 4.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,7 @@ class ServerSettings:
     max_line: int = 4096  # nginx's smtp_client_buffer; RFC 5321 section 4.5.3.1.4 asks for 512
     max_rcpts: int = 1000  # Postfix's smtpd_recipient_limit; RFC 5321 section 4.5.3.1.8 asks for 100
     offer: Offer = field(init=False, repr=False, compare=False)
+    _clear_offer: Offer = field(init=False, repr=False, compare=False)
     chunking: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +47,8 @@ class ServerSettings:
             smtputf8="SMTPUTF8" in words,
         )
         object.__setattr__(self, "offer", offer)
+        clear = replace(offer, mechanisms=offer.mechanisms - TOKEN_MECHANISMS)
+        object.__setattr__(self, "_clear_offer", clear)
         object.__setattr__(self, "chunking", "CHUNKING" in words)
 
     @property
@@ -63,18 +64,23 @@ class ServerSettings:
             Bar.NO_CHUNKING: not self.chunking,
             Bar.NO_HELLO: self.helo_required,
             Bar.NO_AUTH: self.auth_required,
+            # Where TLS can be had. Without any (`tls: off`) the operator answers for who can listen.
+            Bar.NO_TOKENS: self.tls == "starttls" and not tls and not TOKEN_MECHANISMS.isdisjoint(self.mechanisms),
         }
         return {bar for bar, holds in in_force.items() if holds}
+
+    def offer_under(self, bars: set[Bar]) -> Offer:
+        """What is offered while `bars` are in force."""
+        return self._clear_offer if Bar.NO_TOKENS in bars else self.offer
 
     def hello_lines(self, *, extended: bool, bars: set[Bar]) -> tuple[str, ...]:
         """The reply to HELO or EHLO, laid out as nginx does (reference/nginx_mail.md section 4.5)."""
         if not extended:
             return (self.server_name,)
         lines = [self.server_name, *self.capabilities]
-        if self.mechanisms and Bar.NO_TLS not in bars:
-            known = [name for name in AUTH_ORDER if name in self.mechanisms]
-            others = [name for name in self.mechanisms if name not in AUTH_ORDER]
-            lines.append(" ".join(["AUTH", *known, *others]))
+        offered = self.offer_under(bars).mechanisms
+        if offered and Bar.NO_TLS not in bars:
+            lines.append(" ".join(["AUTH", *(name for name in MECHANISMS if name in offered)]))
         if Bar.NO_STARTTLS not in bars:
             lines.append("STARTTLS")
         return tuple(lines)

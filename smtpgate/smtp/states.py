@@ -67,6 +67,7 @@ class Bar(enum.Enum):
     NO_CHUNKING = "CHUNKING is not offered"
     NO_HELLO = "the listener demands HELO or EHLO first"
     NO_AUTH = "the listener demands authentication first"
+    NO_TOKENS = "mechanisms that show a bearer token are offered after STARTTLS only"
     AUTHENTICATED = "authenticated already"
 
     __hash__ = object.__hash__

@@ -75,7 +75,7 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
         workers=1,
         store="memory://",
         policies=None,
-        auth_http=AuthHttpConfig("http://127.0.0.1:18080/auth", 10.0, {}, "first"),
+        auth_http=AuthHttpConfig(("http://127.0.0.1:18080/auth",), 10.0, {}, "first", cache=0.0, ca=None),
         backend=BackendConfig(BackendSettings("auto", False, False), ()),
         listeners=(
             ListenerConfig(
@@ -113,10 +113,11 @@ workers: ${{WORKERS}}
 store: redis://:${{PASSWORD}}@127.0.0.1:6379/0
 policies: rules
 auth_http:
-  url: unix:/run/auth.sock:/auth
+  url: [unix:/run/auth.sock:/auth, "https://auth.example.com/?key=${{PASSWORD}}"]
+  ca: {pem}/a.pem
   timeout: 500ms
   headers: {{X-Auth-Key: "${{PASSWORD}}", X-Site: "1"}}
-  cache: 0s
+  cache: 30s
   pass_client_cert: false
   envelope: every
 backend:
@@ -129,7 +130,7 @@ backend:
 listeners:
   - name: submission
     bind: [127.0.0.1:587, "[::1]:587", unix:/run/submission.sock]
-    auth: [login, none]
+    auth: [login, xoauth2, oauthbearer, none]
     capabilities: [pipelining, size, CHUNKING, SMTPUTF8, X-SITE a b]
     tls: required
     certificate:
@@ -158,7 +159,12 @@ graceful_timeout: 0s
     assert conf.store == "redis://:hunter2@127.0.0.1:6379/0"
     assert conf.policies == tmp_path / "rules"
     assert conf.auth_http == AuthHttpConfig(
-        "unix:/run/auth.sock:/auth", 0.5, {"X-Auth-Key": "hunter2", "X-Site": "1"}, "every"
+        ("unix:/run/auth.sock:/auth", "https://auth.example.com/?key=hunter2"),
+        0.5,
+        {"X-Auth-Key": "hunter2", "X-Site": "1"},
+        "every",
+        cache=30.0,
+        ca=pem / "a.pem",
     )
     assert conf.backend == BackendConfig(
         BackendSettings("on", True, True),
@@ -171,7 +177,7 @@ graceful_timeout: 0s
         protocol=ServerSettings(
             server_name="mail.example.com",
             capabilities=("pipelining", "size", "CHUNKING", "SMTPUTF8", "X-SITE a b"),
-            mechanisms=("LOGIN",),
+            mechanisms=("LOGIN", "XOAUTH2", "OAUTHBEARER"),
             auth_required=False,
             tls="required",
             helo_required=True,
@@ -192,6 +198,14 @@ graceful_timeout: 0s
     assert conf.log == LogConfig("text", "debug")
     assert conf.graceful_timeout == 0.0
     assert "hunter2" not in repr(conf)
+
+
+@pytest.mark.parametrize("binds", ["127.0.0.1:25", '["[::1]:25", unix:/run/mx.sock]', "127.64.1.2:25"])
+def test_bearer_tokens_without_tls_where_only_this_machine_can_listen(tmp_path, binds):
+    text = "server_name: a.example\nauth_http: {url: 'http://[::1]/'}\n"
+    listener = f"listeners: [{{name: mx, bind: {binds}, tls: off, auth: [xoauth2, oauthbearer]}}]\n"
+    conf = load(tmp_path, text + listener)
+    assert conf.listeners[0].protocol.mechanisms == ("XOAUTH2", "OAUTHBEARER")
 
 
 def test_without_auth_http_the_policies_decide(tmp_path):
@@ -218,7 +232,7 @@ def test_the_demo():
         "DSN",
     )
     assert conf.auth_http is not None
-    assert conf.auth_http.url == "http://127.0.0.1:18080/auth"
+    assert conf.auth_http.urls == ("http://127.0.0.1:18080/auth",)
     assert (conf.workers, conf.store) == (1, "memory://")
     assert conf.policies is not None
     assert conf.policies.samefile(ROOT / "policies")
@@ -261,7 +275,7 @@ def test_auth_http_urls(tmp_path, url):
     text = "server_name: a.example\nlisteners: [{name: mx, bind: 127.0.0.1:25}]\n"
     conf = load(tmp_path, f"{text}auth_http: {{url: '{url}'}}\n")
     assert conf.auth_http is not None
-    assert conf.auth_http.url == url
+    assert conf.auth_http.urls == (url,)
 
 
 @pytest.mark.parametrize(

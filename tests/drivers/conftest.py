@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,21 @@ def auth_server() -> Iterator[AuthServer]:
 
 
 @pytest.fixture
+def servers() -> Iterator[list[AuthServer]]:
+    """Three more of them."""
+    started = [AuthServer() for _ in range(3)]
+    yield started
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
 def open_auth() -> Iterator[Callable[..., AuthHttp]]:
     """AuthHttp's constructor; all that it made are closed at the test's end."""
     opened: list[AuthHttp] = []
 
-    def make(url: str, timeout: float = 5.0, **options: Any) -> AuthHttp:
-        opened.append(AuthHttp(url, timeout, **options))
+    def make(url: str | Sequence[str], timeout: float = 5.0, **options: Any) -> AuthHttp:
+        opened.append(AuthHttp([url] if isinstance(url, str) else url, timeout, **options))
         return opened[-1]
 
     yield make

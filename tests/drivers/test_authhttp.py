@@ -16,14 +16,15 @@ import gevent
 import gevent.socket
 import gevent.ssl
 import pytest
+from fakes import ManualClock
 from gevent.server import StreamServer
 from peers.fixtures import StartNginx
 from peers.process import HOST, free_port
 
-from smtpgate.drivers import authhttp
-from smtpgate.drivers.authhttp import AuthHttp, Endpoint, parse_url
+from smtpgate.drivers.authhttp import AuthHttp
 from smtpgate.drivers.authwire import MAX_HEAD, write_request
-from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable, Peer
+from smtpgate.drivers.stream import SocketStream
+from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable, Peer, StreamLost
 
 QUERY = AuthQuery(
     method="plain",
@@ -377,6 +378,200 @@ def test_kept_connections_above_descriptor_1023(auth_server: Any, open_auth: Ope
     assert auth_server.connections == 1
 
 
+# --- several servers ---
+
+
+@pytest.fixture
+def granters(servers: list[Any]) -> list[Any]:
+    """Three servers that grant, each with a pool of its own name."""
+    for n, server in enumerate(servers):
+        server.say(granting(n))
+    return servers
+
+
+def granting(n: int) -> bytes:
+    return OK.replace(b"Auth-Status", b"Auth-Pool: s%d\r\nAuth-Status" % n)
+
+
+def counts(servers: list[Any]) -> list[int]:
+    return [len(server.requests) for server in servers]
+
+
+def urls(servers: list[Any]) -> list[str]:
+    return [server.url() for server in servers]
+
+
+def test_the_first_server_is_asked_as_long_as_it_answers(granters: list[Any], open_auth: Open) -> None:
+    auth = open_auth(urls(granters))
+    assert [auth.ask(QUERY) for _ in range(3)] == [AuthGranted(pool="s0")] * 3
+    assert counts(granters) == [3, 0, 0]
+    assert repr(auth) == f"<AuthHttp {' '.join(f'{HOST}:{server.port}' for server in granters)}>"
+
+
+def test_a_server_that_is_not_there_is_passed_over_and_the_next_one_remembered(
+    granters: list[Any], open_auth: Open
+) -> None:
+    told: list[str] = []
+    gone = free_port()
+    auth = open_auth([f"http://{HOST}:{gone}/", *urls(granters[:2])], on_failover=told.append)
+    assert [auth.ask(QUERY) for _ in range(3)] == [AuthGranted(pool="s0")] * 3
+    assert counts(granters) == [3, 0, 0]
+    assert len(told) == 1
+    assert told[0].startswith(f"auth server {HOST}:{gone}: ConnectionRefusedError: ")
+
+
+@pytest.mark.parametrize("fault", ["hangs up", "resets"])
+def test_no_octet_of_an_answer_asks_the_next(granters: list[Any], open_auth: Open, fault: str) -> None:
+    def behave(sock: gevent.socket.socket, _n: int) -> bool:
+        if fault == "resets":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        return False
+
+    granters[0].behave = granters[1].behave = behave
+    auth = open_auth(urls(granters))
+    assert [auth.ask(QUERY), auth.ask(QUERY)] == [AuthGranted(pool="s2")] * 2
+    assert counts(granters) == [1, 1, 2]
+
+
+def test_a_silent_server_has_its_part_of_the_time(granters: list[Any], open_auth: Open) -> None:
+    told: list[str] = []
+    granters[0].behave = granters[1].behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(urls(granters), timeout=0.6, on_failover=told.append)
+    began = time.monotonic()
+    assert auth.ask(QUERY) == AuthGranted(pool="s2")
+    assert 0.35 < time.monotonic() - began < 0.55
+    assert [line.rpartition(": ")[2] for line in told] == ["no answer within 0.2 s"] * 2
+    began = time.monotonic()
+    assert auth.ask(QUERY) == AuthGranted(pool="s2")
+    assert time.monotonic() - began < 0.1
+
+
+def test_an_answer_that_has_begun_may_take_the_rest_of_the_time(granters: list[Any], open_auth: Open) -> None:
+    def slowly(sock: gevent.socket.socket, _n: int) -> None:
+        sock.sendall(b"H")
+        gevent.sleep(0.4)
+        sock.sendall(granting(0)[1:])
+
+    granters[0].behave = slowly
+    auth = open_auth(urls(granters), timeout=0.6)
+    assert auth.ask(QUERY) == AuthGranted(pool="s0")
+    assert counts(granters) == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [
+        (b"H", "hung up before the end of the header"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "HTTP 502 without Auth-Server and Auth-Port, or Auth-Pool"),
+        (b"HTTP/1.1 200 OK\r\nAuth_Status: no\r\n\r\n", "header name 'Auth_Status'; expected letters and hyphens"),
+    ],
+)
+def test_an_answer_that_has_begun_is_the_answer_and_the_next_question_goes_elsewhere(
+    granters: list[Any], open_auth: Open, octets: bytes, reason: str
+) -> None:
+    def once(sock: gevent.socket.socket, _n: int) -> bool:
+        sock.sendall(octets)
+        return False
+
+    granters[0].behave = once
+    auth = open_auth(urls(granters))
+    answer = auth.ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server {HOST}:{granters[0].port}: {reason}")
+    assert counts(granters) == [1, 0, 0]
+    assert auth.ask(QUERY) == AuthGranted(pool="s1")
+
+
+def test_a_refusal_is_an_answer(granters: list[Any], open_auth: Open) -> None:
+    granters[0].say(b"HTTP/1.1 204 No Content\r\nAuth-Status: no\r\n\r\n")
+    assert open_auth(urls(granters)).ask(QUERY) == AuthRefused("535 5.7.0", "no", 0)
+    assert counts(granters) == [1, 0, 0]
+
+
+def test_the_deadline_is_one_for_all_servers(granters: list[Any], open_auth: Open) -> None:
+    for server in granters:
+        server.behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(urls(granters), timeout=0.6)
+    began = time.monotonic()
+    answer = auth.ask(QUERY)
+    assert 0.55 < time.monotonic() - began < 0.9
+    assert answer == AuthUnavailable(f"auth server {HOST}:{granters[2].port}: no answer within 0.6 s")
+    assert counts(granters) == [1, 1, 1]
+
+
+def test_a_server_that_comes_back_is_found_when_the_next_one_goes(granters: list[Any], open_auth: Open) -> None:
+    granters[0].behave = lambda sock, n: False
+    auth = open_auth(urls(granters))
+    assert auth.ask(QUERY) == AuthGranted(pool="s1")
+    granters[0].say(granting(0))
+    granters[1].behave = granters[2].behave = lambda sock, n: False
+    assert auth.ask(QUERY) == AuthGranted(pool="s0")
+
+
+def test_all_of_them_are_away(open_auth: Open) -> None:
+    ports = [free_port(), free_port()]
+    answer = open_auth([f"http://{HOST}:{port}/" for port in ports]).ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server {HOST}:{ports[1]}: ConnectionRefusedError: ")
+
+
+# --- grants that are kept ---
+
+CACHED = OK.replace(b"Auth-Status", b"Auth-Cache: 60\r\nAuth-Status")
+
+
+def test_a_grant_is_given_again_for_as_long_as_both_sides_say(auth_server: Any, open_auth: Open) -> None:
+    auth_server.say(CACHED)
+    clock = ManualClock()
+    auth = open_auth(auth_server.url(), cache=30.0, clock=clock)
+    assert [auth.ask(replace(QUERY, attempt=n)) for n in range(1, 4)] == [GRANTED] * 3
+    assert len(auth_server.requests) == 1
+    clock.sleep(30.0)
+    assert auth.ask(QUERY) == GRANTED
+    assert len(auth_server.requests) == 2
+    auth.forget()
+    assert auth.ask(QUERY) == GRANTED
+    assert len(auth_server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "cache"),
+    [
+        (OK, 30.0),
+        (CACHED, 0.0),
+        (CACHED.replace(b"Status: OK", b"Status: no"), 30.0),
+        (CACHED.replace(b"Status: OK", b"Status: WAIT"), 30.0),
+        (CACHED.replace(b"Auth-Port: 25", b"Auth-Port: no"), 30.0),
+    ],
+    ids=["the service does not say so", "the operator does not", "refused", "wait", "no answer"],
+)
+def test_what_is_not_kept(auth_server: Any, open_auth: Open, answer: bytes, cache: float) -> None:
+    auth_server.say(answer)
+    auth = open_auth(auth_server.url(), cache=cache)
+    assert auth.ask(QUERY) == auth.ask(QUERY)
+    assert len(auth_server.requests) == 2
+
+
+# --- a client that goes away meanwhile ---
+
+
+def test_a_client_that_goes_away_ends_the_question_and_frees_its_connection(
+    auth_server: Any, open_auth: Open
+) -> None:
+    auth_server.behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(auth_server.url(), max_connections=1)
+    ours, theirs = gevent.socket.socketpair()
+    client = SocketStream(ours)
+    gevent.spawn_later(0.1, theirs.close)
+    began = time.monotonic()
+    with pytest.raises(StreamLost), client.abort_on_close():
+        auth.ask(QUERY)
+    assert time.monotonic() - began < 1.0
+    client.close()
+    auth_server.say(OK)
+    assert auth.ask(QUERY) == GRANTED
+
+
 # --- beside nginx ---
 
 
@@ -466,50 +661,4 @@ def test_nginx_answers_us(open_auth: Open, nginx_mail: StartNginx) -> None:
     auth = open_auth(f"http://{HOST}:{port}/auth")
     query = replace(QUERY, user=b"j\xc3\xb6rg")
     assert [auth.ask(query) for _ in range(3)] == [replace(GRANTED, user="jörg")] * 3
-    assert auth._pool._socket_queue.qsize() == 1
-
-
-# --- the URL ---
-
-
-@pytest.mark.parametrize(
-    ("url", "endpoint"),
-    [
-        ("http://127.0.0.1:18080/auth", Endpoint("127.0.0.1", 18080, "/auth")),
-        ("http://auth.example", Endpoint("auth.example", 80, "/")),
-        ("https://auth.example/a?b=c%20d", Endpoint("auth.example", 443, "/a?b=c%20d", tls=True)),
-        ("http://auth.example?b=c", Endpoint("auth.example", 80, "/?b=c")),
-        ("http://[::1]:8080/auth", Endpoint("[::1]", 8080, "/auth")),
-        ("unix:/run/auth.sock", Endpoint("localhost", 0, "/", path="/run/auth.sock")),
-        ("unix:/run/auth.sock:/auth?x", Endpoint("localhost", 0, "/auth?x", path="/run/auth.sock")),
-    ],
-)
-def test_urls(url: str, endpoint: Endpoint) -> None:
-    assert parse_url(url) == endpoint
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "127.0.0.1:18080/auth",
-        "ftp://auth.example/",
-        "http://",
-        "http:///auth",
-        "http://auth.example:0/",
-        "http://auth.example:65536/",
-        "http://auth.example:port/",
-        "http://[::1/",
-        "http://ann:hunter2@auth.example/",
-        "http://auth.example/#hunter2",
-        "http://auth.example/a b?hunter2",
-        "http://auth.example/a\r\nX:hunter2",
-        "http://j\xf6rg.example/",
-        "unix:run/auth.sock",
-        "unix:/run/auth.sock:auth",
-    ],
-)
-def test_urls_that_are_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ValueError, match="^auth_http url .*; " + authhttp.EXPECTED) as refused:
-        parse_url(url)
-    assert "hunter2" not in str(refused.value)
+    assert auth._servers[0].idle == 1

@@ -8,12 +8,14 @@ import pytest
 
 from smtpgate.drivers.authwire import (
     MAX_BODY,
+    MAX_LIFETIME,
     MAX_WAIT,
     WireError,
     body_length,
     head_end,
     read_answer,
     read_head,
+    read_lifetime,
     static_header,
     write_request,
 )
@@ -300,6 +302,37 @@ THERE = AuthGranted(server=("192.0.2.10", 25))
 )  # fmt: skip
 def test_answers(lines: list[str], expected: AuthAnswer) -> None:
     assert answer(*lines) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        ([], 0),
+        (["Auth-Cache: 30"], 30),
+        (["auth-cache:  0030 "], 30),
+        (["Auth-Cache: 10", "Auth-Cache: 20"], 20),
+        (["Auth-Cache: 3600"], 3600),
+        (["Auth-Cache: 3601"], MAX_LIFETIME),
+        (["Auth-Cache: " + "9" * 5000], MAX_LIFETIME),
+        (["Auth-Cache: -1"], 0),
+        (["Auth-Cache: 1.5"], 0),
+        (["Auth-Cache: 30s"], 0),
+        (["Auth-Cache:"], 0),
+    ],
+)
+def test_how_long_an_answer_may_be_given_again(lines: list[str], seconds: float) -> None:
+    block = "".join(f"{line}\r\n" for line in ["HTTP/1.1 200 OK", OK, SERVER, PORT, *lines, ""])
+    assert read_lifetime(read_head(block.encode("ascii"))) == seconds
+
+
+@pytest.mark.parametrize("method", ["xoauth2", "oauthbearer"])
+def test_tokens_travel_as_passwords_do(method: str) -> None:
+    query = replace(PLAIN, method=method, user=b"", password=b"a.b_c~d+e/f-g==")
+    assert sent(query)[:3] == [
+        b"Auth-Method: " + method.encode(),
+        b"Auth-User: ",
+        b"Auth-Pass: a.b_c~d+e/f-g==",
+    ]
 
 
 @pytest.mark.parametrize(

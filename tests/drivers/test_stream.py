@@ -12,7 +12,7 @@ import gevent.ssl
 import pytest
 
 from smtpgate.clock import Deadline, SystemClock
-from smtpgate.drivers.stream import READ_SIZE, SocketStream, connect
+from smtpgate.drivers.stream import MAX_AHEAD, READ_SIZE, SocketStream, connect
 from smtpgate.session.ports import StreamInterrupted, StreamLost, StreamTimeout
 
 CLOCK = SystemClock()
@@ -274,6 +274,120 @@ def secure_pair(pair, context):
     yield stream, secure
     stream.close()
     secure.close()
+
+
+# --- waiting for somebody else ---
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def talking(request, pair):
+    """(stream under test, the client's socket), in clear and after STARTTLS."""
+    if request.param == "tcp":
+        yield pair
+        return
+    yield request.getfixturevalue("secure_pair")
+
+
+def linger_for_reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def wait_for_gone(stream, seconds=5.0):
+    """Seconds until the client's going ended a wait for something else."""
+    began = time.monotonic()
+    with pytest.raises(StreamLost) as lost, stream.abort_on_close():
+        gevent.sleep(seconds)
+    return time.monotonic() - began, str(lost.value)
+
+
+def test_a_wait_ends_when_the_client_closes(talking):
+    stream, peer = talking
+    gevent.sleep(0)  # the loop's clock stood still while openssl ran
+    gevent.spawn_later(0.05, peer.close)
+    took, reason = wait_for_gone(stream)
+    assert 0.04 < took < 1.0
+    assert reason == "client closed the connection"
+
+
+def test_a_wait_ends_when_the_client_resets(pair):
+    stream, peer = pair
+    linger_for_reset(peer)
+    gevent.spawn_later(0.05, peer.close)
+    took, reason = wait_for_gone(stream)
+    assert took < 1.0
+    assert reason.startswith("ECONNRESET")
+
+
+def test_a_client_that_had_gone_before_the_wait(talking):
+    stream, peer = talking
+    peer.close()
+    gevent.sleep(0.05)
+    took, _ = wait_for_gone(stream)
+    assert took < 1.0
+
+
+def test_a_client_that_stays_is_waited_for_and_what_it_says_is_kept(talking):
+    stream, peer = talking
+    with stream.abort_on_close():
+        peer.sendall(b"NOOP\r\n")
+        gevent.sleep(0.05)
+        peer.sendall(b"QUIT\r\n")
+        gevent.sleep(0.05)
+    assert stream.readable()
+    assert stream.read(soon()) == b"NOOP\r\nQUIT\r\n"
+    assert not stream.readable()
+    peer.sendall(b"more")
+    assert stream.read(soon()) == b"more"
+    stream.write(b"250 ok\r\n", soon())
+    assert peer.recv(100) == b"250 ok\r\n"
+
+
+def test_a_client_that_said_more_and_ended_its_side_is_still_there(pair):
+    stream, peer = pair
+    peer.sendall(b"QUIT\r\n")
+    peer.shutdown(socket.SHUT_WR)
+    with stream.abort_on_close():
+        gevent.sleep(0.1)
+    assert stream.read(soon()) == b"QUIT\r\n"
+    assert stream.read(soon()) == b""
+    stream.write(b"221 bye\r\n", soon())
+    assert peer.recv(100) == b"221 bye\r\n"
+
+
+def test_waiting_for_somebody_else_costs_no_cpu(pair):
+    """With octets unread as well: the watcher is level-triggered, and must not spin."""
+    stream, peer = pair
+    peer.sendall(b"x" * (8 * MAX_AHEAD))
+    with stream.abort_on_close():
+        gevent.sleep(0.05)
+        before = time.process_time()
+        gevent.sleep(0.5)
+        assert time.process_time() - before < 0.1
+    assert MAX_AHEAD <= len(stream.read(soon())) < MAX_AHEAD + READ_SIZE
+
+
+def test_after_the_wait_nobody_is_thrown_at(pair):
+    stream, peer = pair
+    with stream.abort_on_close():
+        gevent.sleep(0.01)
+    peer.close()
+    gevent.sleep(0.05)
+    assert stream.read(soon()) == b""
+
+
+def test_octets_in_clear_that_were_read_ahead_do_not_survive_starttls(pair, context):
+    plain, peer = pair
+    stream = SocketStream(plain._sock, context)
+    with stream.abort_on_close():
+        peer.sendall(b"MAIL FROM:<injected@a.test>\r\n")
+        gevent.sleep(0.05)
+    done = gevent.spawn(lambda: client_context().wrap_socket(peer, server_hostname="mx.test"))
+    stream.start_tls(soon())
+    secure = done.get(timeout=5)
+    secure.sendall(b"EHLO c.test\r\n")
+    assert stream.read(soon()) == b"EHLO c.test\r\n"
+    secure.close()
+    stream.close()
 
 
 def test_a_tls_record_that_drips_in_does_not_stretch_the_deadline(secure_pair):

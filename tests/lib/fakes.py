@@ -7,6 +7,7 @@ tested with the real peer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from smtpgate.clock import Deadline
 from smtpgate.policy.model import ALLOWED, Decision, Event, Facts
@@ -63,6 +64,10 @@ class FakeStream:
         self.peer = peer
         self.tls: TlsInfo | None = None
         self.closed = False
+        self.attended: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def abort_on_close(self) -> AbstractContextManager[None]:
+        return self.attended()
 
     def read(self, deadline: Deadline) -> bytes:
         if deadline.expired:

@@ -61,8 +61,9 @@ def test_readings_along_a_session(name: str, values: tuple[object, ...]) -> None
 
 
 def test_each_method_is_written_as_it_is_compared() -> None:
-    assert METHODS == ("plain", "cram-md5", "external", "none")
-    assert tuple(map(CANONICAL[Kind.METHOD], ("PLAIN", "CRAM-MD5", "External", "none"))) == METHODS
+    assert METHODS == ("plain", "apop", "cram-md5", "external", "xoauth2", "oauthbearer", "none")
+    typed = ("PLAIN", "APOP", "CRAM-MD5", "External", "XOAuth2", "OAUTHBEARER", "None")
+    assert tuple(map(CANONICAL[Kind.METHOD], typed)) == METHODS
 
 
 @pytest.mark.parametrize(

@@ -208,12 +208,13 @@ def test_sets(spec: dict[str, Any], known: dict[str, Any], expected: bool | None
         (
             {"method": ["plain", "!Login"]},
             ("method", 1),
-            '"Login" is not a method (LOGIN is plain); expected one of plain, cram-md5, external, none',
+            '"Login" is not a method (LOGIN is plain); expected one of plain, apop, cram-md5, external, xoauth2, '
+            "oauthbearer, none",
         ),
         (
             {"method": ["digest*"]},
             ("method", 0),
-            '"digest*" is not a method; expected one of plain, cram-md5, external, none',
+            '"digest*" is not a method; expected one of plain, apop, cram-md5, external, xoauth2, oauthbearer, none',
         ),
     ],
 )

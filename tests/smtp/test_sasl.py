@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 
 import pytest
 
 from smtpgate.smtp.sasl import (
+    ERROR_CHALLENGES,
     MAX_PASSWORD,
+    MAX_TOKEN,
     MAX_USER,
     MECHANISMS,
     PASSWORD_PROMPT,
+    TOKEN_MECHANISMS,
     USERNAME_PROMPT,
     Credentials,
     SaslError,
@@ -21,6 +25,10 @@ from smtpgate.smtp.sasl import (
 
 SALT = "<123.1700000000@mx.example.com>"
 DIGEST = b"0123456789abcdef0123456789abcdef"
+
+
+TOKEN = b"vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg=="  # RFC 7628 section 4.1
+BEARER = b"auth=Bearer " + TOKEN
 
 
 def run(mechanism: str, initial: bytes | None, *answers: bytes) -> tuple[list[bytes], Credentials]:
@@ -39,7 +47,14 @@ def run(mechanism: str, initial: bytes | None, *answers: bytes) -> tuple[list[by
 
 
 def test_the_registry() -> None:
-    assert list(MECHANISMS) == ["PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL"]
+    assert list(MECHANISMS) == ["PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL", "XOAUTH2", "OAUTHBEARER"]
+    assert frozenset(MECHANISMS) > TOKEN_MECHANISMS
+
+
+def test_every_token_mechanism_has_an_error_challenge() -> None:
+    assert {name.lower() for name in TOKEN_MECHANISMS} == set(ERROR_CHALLENGES)
+    assert json.loads(ERROR_CHALLENGES["oauthbearer"]) == {"status": "invalid_token"}
+    assert json.loads(ERROR_CHALLENGES["xoauth2"]) == {"status": "400", "schemes": "bearer", "scope": "mail"}
 
 
 def test_the_prompts_on_the_wire() -> None:
@@ -88,6 +103,42 @@ def test_the_prompts_on_the_wire() -> None:
         ("EXTERNAL", b"", [], [], Credentials("external", b"", b"")),
         ("EXTERNAL", None, [b""], [b"Username:"], Credentials("external", b"", b"")),
         ("EXTERNAL", None, [b"me"], [b"Username:"], Credentials("external", b"me", b"")),
+        (
+            "XOAUTH2",
+            b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg\x01\x01",
+            [],
+            [],
+            Credentials("xoauth2", b"someuser@example.com", b"ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg"),
+        ),
+        (
+            "XOAUTH2",
+            None,
+            ["user=zoë d\x01auth=bEARER  ".encode() + TOKEN + b"\x01\x01"],
+            [b""],
+            Credentials("xoauth2", "zoë d".encode(), TOKEN),
+        ),
+        (
+            "XOAUTH2",
+            b"user=" + b"u" * MAX_USER + b"\x01auth=Bearer " + b"t" * MAX_TOKEN + b"\x01\x01",
+            [],
+            [],
+            Credentials("xoauth2", b"u" * MAX_USER, b"t" * MAX_TOKEN),
+        ),
+        (
+            "OAUTHBEARER",
+            b"n,a=user@example.com,\x01host=server.example.com\x01port=587\x01" + BEARER + b"\x01\x01",
+            [],
+            [],
+            Credentials("oauthbearer", b"user@example.com", TOKEN),
+        ),
+        ("OAUTHBEARER", b"n,,\x01" + BEARER + b"\x01\x01", [], [], Credentials("oauthbearer", b"", TOKEN)),
+        (
+            "OAUTHBEARER",
+            None,
+            [b"y,a=a=2Cb =3Dc=2C,\x01AUTH=Bearer " + TOKEN + b"\x01new=\t\r\n x\x01\x01"],
+            [b""],
+            Credentials("oauthbearer", b"a,b =c,", TOKEN),
+        ),
     ],
 )
 def test_it_ends_well(
@@ -148,6 +199,82 @@ def test_it_ends_well(
         ),
         ("EXTERNAL", b"a\0b", [], "NUL octet in the user name"),
         ("EXTERNAL", None, [b"u" * 256], "user name of 256 octets, at most 255 are taken"),
+        *(
+            ("XOAUTH2", None, [answer], "XOAUTH2 response is not user=USER^Aauth=Bearer TOKEN^A^A")
+            for answer in (
+                b"",
+                b"user=ann\x01" + BEARER,
+                b"user=ann\x01" + BEARER + b"\x01",
+                b"user=ann\x01" + BEARER + b"\x01\x01\x01",
+                b"user=ann\x01" + BEARER + b"\x01x=y\x01\x01",
+                BEARER + b"\x01user=ann\x01\x01",
+                b"n,a=ann,\x01" + BEARER + b"\x01\x01",
+            )
+        ),
+        ("XOAUTH2", b"user=\x01" + BEARER + b"\x01\x01", [], "empty user name"),
+        ("XOAUTH2", b"user=a\0b\x01" + BEARER + b"\x01\x01", [], "NUL octet in the user name"),
+        *(
+            ("XOAUTH2", b"user=ann\x01auth=" + auth + b"\x01\x01", [], "auth is not Bearer and a token of RFC 6750")
+            for auth in (
+                b"",
+                b"Bearer",
+                b"Bearer ",
+                b"Basic " + TOKEN,
+                b"Bearer a b",
+                b"Bearer a\r\nb",
+                b"Bearer =",
+                TOKEN,
+            )
+        ),
+        (
+            "XOAUTH2",
+            b"user=ann\x01auth=Bearer " + b"t" * (MAX_TOKEN + 1) + b"\x01\x01",
+            [],
+            "token of 8001 octets, at most 8000 are taken",
+        ),
+        *(
+            ("OAUTHBEARER", header + BEARER + b"\x01\x01", [], "OAUTHBEARER response does not begin with n,a=USER,^A")
+            for header in (
+                b"",
+                b"n,a=ann\x01",
+                b"n,ann,\x01",
+                b"n,a=,\x01",
+                b"n,a=a,b,\x01",
+                b"n,a=a=2cb,\x01",
+                b"n,a=a\0b,\x01",
+                b"p=tls-unique,a=ann,\x01",
+                b"F,n,a=ann,\x01",
+            )
+        ),
+        *(
+            (
+                "OAUTHBEARER",
+                b"n,,\x01" + pairs,
+                [],
+                "OAUTHBEARER response is not KEY=VALUE^A pairs with ^A behind them",
+            )
+            for pairs in (
+                b"",
+                BEARER,
+                BEARER + b"\x01",
+                BEARER + b"\x01\x01\x01",
+                BEARER + b"\x01k1=v\x01\x01",
+                BEARER + b"\x01k=\0\x01\x01",
+            )
+        ),
+        ("OAUTHBEARER", b"n,,\x01\x01", [], "OAUTHBEARER response with 0 auth pairs, expected 1"),
+        (
+            "OAUTHBEARER",
+            b"n,,\x01" + BEARER + b"\x01" + BEARER + b"\x01\x01",
+            [],
+            "OAUTHBEARER response with 2 auth pairs, expected 1",
+        ),
+        (
+            "OAUTHBEARER",
+            b"n,a=" + b"u" * 256 + b",\x01" + BEARER + b"\x01\x01",
+            [],
+            "user name of 256 octets, at most 255 are taken",
+        ),
     ],
 )
 def test_it_is_refused(mechanism: str, initial: bytes | None, answers: list[bytes], reason: str) -> None:

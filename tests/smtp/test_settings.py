@@ -35,6 +35,9 @@ def test_extensions_follow_from_the_capabilities() -> None:
     assert (rich.chunking, rich.offer.smtputf8, rich.offer.mechanisms) == (True, True, frozenset({"LOGIN"}))
 
 
+TOKENS = ("PLAIN", "OAUTHBEARER")
+
+
 @pytest.mark.parametrize(
     ("settings", "tls", "bars"),
     [
@@ -50,13 +53,16 @@ def test_extensions_follow_from_the_capabilities() -> None:
             False,
             {Bar.NO_STARTTLS, Bar.NO_CHUNKING, Bar.NO_AUTH, Bar.NO_HELLO},
         ),
+        (ServerSettings("m", ("CHUNKING",), TOKENS, tls="starttls"), False, {Bar.NO_TOKENS, Bar.NO_AUTH}),
+        (ServerSettings("m", ("CHUNKING",), TOKENS, tls="starttls"), True, {Bar.NO_STARTTLS, Bar.NO_AUTH}),
+        (ServerSettings("m", ("CHUNKING",), TOKENS), False, {Bar.NO_STARTTLS, Bar.NO_AUTH}),
     ],
 )
 def test_bars_at_the_start_of_a_dialogue(settings: ServerSettings, tls: bool, bars: set[Bar]) -> None:
     assert settings.bars(tls=tls) == bars
 
 
-MANY = ("XOAUTH2", "EXTERNAL", "CRAM-MD5", "LOGIN", "PLAIN")
+MANY = ("OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5", "LOGIN", "PLAIN")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +73,11 @@ MANY = ("XOAUTH2", "EXTERNAL", "CRAM-MD5", "LOGIN", "PLAIN")
         (
             ServerSettings("mx.test", ("SIZE 9", "DSN"), MANY),
             False,
-            ("mx.test", "SIZE 9", "DSN", "AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL XOAUTH2"),
+            ("mx.test", "SIZE 9", "DSN", "AUTH PLAIN LOGIN CRAM-MD5 EXTERNAL XOAUTH2 OAUTHBEARER"),
         ),
+        (ServerSettings("mx.test", (), TOKENS, tls="starttls"), False, ("mx.test", "AUTH PLAIN", "STARTTLS")),
+        (ServerSettings("mx.test", (), TOKENS, tls="starttls"), True, ("mx.test", "AUTH PLAIN OAUTHBEARER")),
+        (ServerSettings("mx.test", (), ("XOAUTH2",), tls="starttls"), False, ("mx.test", "STARTTLS")),
         (ServerSettings("mx.test", tls="starttls"), False, ("mx.test", "AUTH PLAIN LOGIN", "STARTTLS")),
         (ServerSettings("mx.test", tls="starttls"), True, ("mx.test", "AUTH PLAIN LOGIN")),
         (ServerSettings("mx.test", tls="required"), False, ("mx.test", "STARTTLS")),
