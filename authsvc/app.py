@@ -10,12 +10,11 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from authsvc.auth import FAULT, auth_blueprint, render
-from authsvc.bulkhead import Bulkhead
 from authsvc.config import Config
 from authsvc.destinations import Destinations
 from authsvc.health import health_blueprint
-from authsvc.passwords import Passwords
-from authsvc.service import AuthService
+from authsvc.proofs import Proofs
+from authsvc.service import AuthService, Slots
 from authsvc.throttle import Engine, Throttle
 from authsvc.users import UserStore
 from smtpgate.clock import Clock
@@ -31,15 +30,16 @@ def create_app(
     users: UserStore,
     engine: Engine,
     destinations: Destinations,
-    passwords: Passwords,
-    bulkhead: Bulkhead,
+    proofs: Proofs,
+    slots: Slots,
     clock: Clock,
     journal: Journal,
     checks: Mapping[str, Callable[[], bool]],
 ) -> Flask:
     """The application: /auth, /healthz, /readyz. checks: see health.health_blueprint."""
     app = Flask("authsvc", static_folder=None)
-    service = AuthService(users, passwords, Throttle(engine, config.failed_login_wait), destinations, bulkhead)
+    throttle = Throttle(engine, config.failed_login_wait)
+    service = AuthService(config.methods, users, proofs, throttle, destinations, slots)
     app.register_blueprint(auth_blueprint(service, config.secret, clock, journal))
     app.register_blueprint(health_blueprint(checks))
 

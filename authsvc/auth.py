@@ -17,7 +17,7 @@ from smtpgate.clock import Clock
 from smtpgate.journal import Journal
 
 # Results that an operator should look at; the rest is clients' doing.
-OUR_FAULTS: Final = frozenset({"overload", "store_down", "no_route"})
+OUR_FAULTS: Final = frozenset({"overload", "store_down", "keys_down", "no_route", "no_password"})
 
 # For a request that is not auth_http's, and for a bug of ours: the mail client is told to come back.
 FAULT: Final = Refused(TEMPORARY_CODE, TEMPORARY_TEXT, wait=1)
@@ -65,6 +65,8 @@ def _is_secret(secret: Secret) -> bool:
 def _fields(asked: AuthRequest, outcome: Outcome) -> dict[str, object]:
     """What is known of a request and its outcome, without the fields that would be empty."""
     known: dict[str, object] = {"method": asked.method, "client": asked.client, "attempt": asked.attempt}
+    if asked.protocol != "smtp":
+        known["protocol"] = asked.protocol
     if asked.method != "none":
         known["login"] = asked.login_text
     known["result"] = outcome.result

@@ -6,13 +6,16 @@ Owns keys, defaults and bounds. Looks whether the files that are named are there
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo
+from pydantic import Field, PlainValidator, model_validator
 
+from authsvc.fields import VISIBLE, path_field, secret_file_field, text_field
+from authsvc.methods import MethodKeys, Methods
+from authsvc.sources import CacheKeys, Caching, Source, SourcesField
 from smtpgate import document
 from smtpgate.policy.storeuri import StoreField
 from smtpgate.units import (
@@ -28,7 +31,7 @@ from smtpgate.units import (
 
 # RFC 9110 section 5.1, without what gunicorn drops from header names.
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-_VISIBLE = re.compile(r"[!-~]{1,256}")
+EXPECTED_VALUE: Final = "1 to 256 visible ASCII characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,63 +44,46 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """failed_login_wait: seconds. store: a `limits` URI. policies: a folder. users: a file. server_name: for {host}
-    in replies; None is the name of the machine.
+    """failed_login_wait: seconds. store: a `limits` URI. policies: a folder. users: in the order in which they are
+    asked. server_name: for {host} in replies; None is the name of the machine.
     """
 
     bind: HostPort | UnixPath
     workers: int
     store: str = field(repr=False)  # may hold a password
     policies: Path
-    users: Path
+    users: tuple[Source, ...]
+    cache: Caching
     failed_login_wait: float
     secret: Secret | None
     log_format: str
     log_level: str
+    methods: Methods = field(default_factory=Methods)
     server_name: str | None = None
 
 
 # --- the file as pydantic reads it --------------------------------------------------------------------------
 
 
-def _path(is_there: Callable[[Path], bool], message: str, expected: str) -> PlainValidator:
-    """Text -> a path relative to the file's folder (in the context), which must be there."""
-
-    def check(value: Any, info: ValidationInfo) -> Path:
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise InvalidValue("is not a path", expected, value=value)
-        path = Path(cast(Mapping[str, Path], info.context)["folder"], value)
-        if not is_there(path):
-            raise InvalidValue(message, expected, value=value)
-        return path
-
-    return PlainValidator(check)
-
-
-def _text(pattern: re.Pattern[str], message: str, expected: str) -> PlainValidator:
-    """Text that a message does not show: it may hold a secret."""
-
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise InvalidValue(message, expected)
-        return value
-
-    return PlainValidator(check)
-
-
-_Name = _text(_HEADER, "is not a header's name", "letters, digits and -, e.g. X-Auth-Key")
-_Value = _text(_VISIBLE, "is not a secret", "1 to 256 visible ASCII characters")
-_Folder = _path(Path.is_dir, "is not a folder that is there", "a folder of *.yaml files, e.g. ../policies/")
-_File = _path(Path.is_file, "is not a file that is there", "a file of users, e.g. users.yaml")
-
-
-class _Users(StrictModel):
-    file: Annotated[Path, _File, Field(description="a file of users, e.g. users.yaml")]
+_Name = text_field(_HEADER, "is not a header's name", "letters, digits and -, e.g. X-Auth-Key")
+_Value = text_field(VISIBLE, "is not a secret", EXPECTED_VALUE)
+_ValueFile = secret_file_field(VISIBLE, "holds no secret", EXPECTED_VALUE)
+_Folder = path_field(Path.is_dir, "is not a folder that is there", "a folder of *.yaml files, e.g. ../policies/")
 
 
 class _Secret(StrictModel):
     name: Annotated[str, _Name, Field(description="a header's name, e.g. X-Auth-Key")]
-    value: Annotated[str, _Value, Field(description="what the header must hold")]
+    value: Annotated[str | None, _Value] = None
+    value_file: Annotated[str | None, _ValueFile] = None
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> _Secret:
+        if (self.value is None) == (self.value_file is None):
+            raise InvalidValue("has no secret" if self.value is None else "has two", "value or value_file")
+        return self
+
+    def secret(self) -> Secret:
+        return Secret(self.name, self.value or self.value_file or "")
 
 
 class _Log(StrictModel):
@@ -105,13 +91,14 @@ class _Log(StrictModel):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class _Keys(StrictModel):
+class _Keys(MethodKeys):
     server_name: Annotated[str | None, PlainValidator(parse_hostname)] = None
     bind: EndpointField = HostPort("127.0.0.1", 18080)
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
     store: StoreField = "memory://"
     policies: Annotated[Path, _Folder, Field(description="a folder of *.yaml files, e.g. ../policies/")]
-    users: Annotated[_Users, Field(description="{file: users.yaml}")]
+    users: SourcesField
+    cache: CacheKeys = CacheKeys()
     failed_login_wait: DurationField = 1.0
     secret: _Secret | None = None
     log: _Log = _Log()
@@ -129,10 +116,12 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         workers=keys.workers,
         store=keys.store,
         policies=keys.policies,
-        users=keys.users.file,
+        users=tuple(one.source(path.parent) for one in keys.users),
+        cache=keys.cache.caching(),
         failed_login_wait=keys.failed_login_wait,
-        secret=None if keys.secret is None else Secret(keys.secret.name, keys.secret.value),
+        secret=None if keys.secret is None else keys.secret.secret(),
         log_format=keys.log.format,
         log_level=keys.log.level,
+        methods=keys.methods(),
         server_name=keys.server_name,
     )

@@ -25,6 +25,11 @@ MAX_USER: Final = 320
 MAX_TEXT: Final = 200
 # smtpgate.units.MAX_NAME: names of pools and plans.
 MAX_NAME: Final = 64
+# A password that nginx logs in to a backend with. More would not leave SERVER_OVERHEAD its room.
+MAX_PASS: Final = 128
+# The challenge of cram-md5 and apop: RFC 1939 section 7 and RFC 2195 section 2 want an RFC 822 msg-id, which nginx
+# makes of two numbers and its server_name. It is hashed with pure Python here.
+MAX_SALT: Final = 512
 # nginx keeps memory for each attempt until the session ends, so its documentation asks for an answer that
 # closes the session after 10 to 20 of them (section 6.3).
 MAX_ATTEMPTS: Final = 10
@@ -38,6 +43,7 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 _CODE = re.compile(r"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3}")
 _NAME = re.compile(rf"\*|[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _UNPRINTABLE = re.compile(r"[^ -~]")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class RequestError(ValueError):
@@ -49,7 +55,7 @@ class AuthRequest:
     """One question of nginx or of our proxy.
 
     user, password: octets as the client sent them, both empty for method none. salt: the challenge with its
-    angle brackets (cram-md5). attempt: from 1, within one client connection. client: a textual address, or
+    angle brackets (cram-md5, apop). attempt: from 1, within one client connection. client: a textual address, or
     "unix:". mail_line, rcpt_line: the commands as typed (none). verify, subject: the client certificate, as
     nginx judged it.
     """
@@ -101,6 +107,12 @@ class Headers(Protocol):
     def get(self, name: str, default: str, /) -> str: ...
 
 
+def is_sendable_password(text: str) -> bool:
+    """Whether Auth-Pass can carry it as it is: nginx undoes no escaping, and cuts spaces at the ends."""
+    octets = text.encode("utf-8", "surrogateescape")
+    return 0 < len(octets) <= MAX_PASS and not _CONTROL.search(octets) and octets == octets.strip(b" ")
+
+
 def read_request(headers: Headers) -> AuthRequest:
     """The request behind HTTP headers. Raises RequestError."""
 
@@ -109,13 +121,16 @@ def read_request(headers: Headers) -> AuthRequest:
 
     method = headers.get("Auth-Method", "")
     if not method:
-        raise RequestError("no Auth-Method; expected plain, cram-md5, external or none")
+        raise RequestError("no Auth-Method; expected plain, apop, cram-md5, external, xoauth2, oauthbearer or none")
+    salt = octets("Auth-Salt")
+    if len(salt) > MAX_SALT:
+        raise RequestError(f"Auth-Salt has {len(salt)} octets; expected at most {MAX_SALT}")
     return AuthRequest(
         method=method,
         client=_client(headers.get("Client-IP", "")),
         user=unquote_to_bytes(octets("Auth-User")),
         password=unquote_to_bytes(octets("Auth-Pass")),
-        salt=octets("Auth-Salt"),
+        salt=salt,
         protocol=headers.get("Auth-Protocol", "smtp"),
         attempt=_attempt(headers.get("Auth-Login-Attempt", "1")),
         client_host=headers.get("Client-Host", ""),
@@ -153,13 +168,15 @@ class Granted:
     """The client may go on. user: its canonical name, None for method none.
 
     server: a literal address and a port, for a stock nginx. pool: a pool's name or OWN_ROUTES, for our proxy.
-    At least one of the two leads somewhere. plan: a name that limits can match.
+    At least one of the two leads somewhere. plan: a name that limits can match. password: what nginx logs in to the
+    backend with, None for what the client gave.
     """
 
     user: str | None = None
     server: tuple[str, int] | None = None
     pool: str | None = None
     plan: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.user is not None and not is_user_name(self.user):
@@ -167,6 +184,8 @@ class Granted:
         for name in (self.pool, self.plan):
             if name is not None and not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name of a pool or plan")
+        if self.password is not None and not is_sendable_password(self.password):
+            raise ValueError("the password cannot be sent in a header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +210,7 @@ Answer = Granted | Refused
 def write_answer(answer: Answer) -> list[tuple[str, str]]:
     """The response headers, values as WSGI takes them (octets read as latin-1), at most MAX_BLOCK in all.
 
-    By the bounds of the parts: the longest grant is 624 octets, the longest refusal 266, both with what
+    By the bounds of the parts: the longest grant is 765 octets, the longest refusal 266, both with what
     SERVER_OVERHEAD stands for still to come.
     """
     if isinstance(answer, Refused):
@@ -206,6 +225,8 @@ def write_answer(answer: Answer) -> list[tuple[str, str]]:
     if answer.user is not None:
         # nginx takes this as it is, without undoing any escaping (section 6.4).
         headers.append(("Auth-User", answer.user.encode("utf-8").decode("latin-1")))
+    if answer.password is not None:
+        headers.append(("Auth-Pass", answer.password.encode("utf-8", "surrogateescape").decode("latin-1")))
     if answer.pool is not None:
         headers.append(("Auth-Pool", answer.pool))
     if answer.plan is not None:

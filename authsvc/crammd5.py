@@ -7,6 +7,7 @@ hexadecimal digits. Whoever steals them can answer challenges, but does not lear
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from typing import Final
@@ -23,7 +24,8 @@ _NOBODY: Final = bytes(2 * md5state.DIGEST)
 
 def make(password: bytes) -> str:
     """The stored form of a password."""
-    key = md5state.finish(md5state.INITIAL, password) if len(password) > md5state.BLOCK else password
+    # RFC 2104 section 2.
+    key = hashlib.md5(password, usedforsecurity=False).digest() if len(password) > md5state.BLOCK else password
     block = key.ljust(md5state.BLOCK, b"\0")
     outer = md5state.compress(md5state.INITIAL, bytes(octet ^ 0x5C for octet in block))
     inner = md5state.compress(md5state.INITIAL, bytes(octet ^ 0x36 for octet in block))

@@ -1,23 +1,22 @@
-"""One auth_http request -> one outcome: the rule of each method, in plain functions over values.
+"""One auth_http request -> one outcome, in plain functions over values.
 
-Owns the order of steps (limit, user, proof, limit, route) and that an unknown user, a disabled one and a
-wrong password are one and the same to the client, in text, code and time. Refuses to know Flask, files and
-how passwords are stored.
+Owns the order of steps (limit, user, proof, limit, route), who waits for a slot and who does not, and that an
+unknown user, a disabled one and a wrong password are one and the same to the client, in text, code and time.
+Refuses to know Flask, files, how passwords are stored and what proves them (`proofs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authsvc import crammd5
-from authsvc.bulkhead import Bulkhead, OverloadError
-from authsvc.contract import Answer, AuthRequest, Granted, Refused
+from authsvc.bulkhead import Bulkhead, OverloadError, network_of
+from authsvc.contract import Answer, AuthRequest, Granted, Refused, is_sendable_password
 from authsvc.destinations import Destination, Destinations, NoDestinationError
 from authsvc.envelope import EnvelopeError, envelope_facts
-from authsvc.passwords import Passwords
-from authsvc.subject import SubjectError, common_name
+from authsvc.jwks import KeysUnavailableError
+from authsvc.methods import Methods
+from authsvc.proofs import METHODS, Proofs
 from authsvc.throttle import Throttle, Throttled, pause
 from authsvc.users import StoreDownError, User, UserStore
 from smtpgate.policy.model import Facts
@@ -31,7 +30,7 @@ OVERLOAD_TEXT: Final = "Too many logins in progress, try again later"
 # RFC 4954 section 4.
 UNKNOWN_METHOD_CODE: Final = "504 5.5.4"
 UNKNOWN_METHOD_TEXT: Final = "Authentication method not supported"
-NOT_SMTP_TEXT: Final = "Only SMTP is served here"
+UNKNOWN_PROTOCOL_TEXT: Final = "Protocol not supported"
 NO_ROUTE_CODE: Final = "451 4.3.0"
 NO_ROUTE_TEXT: Final = "Temporary routing failure"
 
@@ -40,8 +39,9 @@ NO_ROUTE_TEXT: Final = "Temporary routing failure"
 class Outcome:
     """What to answer, and what to log of it.
 
-    result: granted, wrong, throttled, overload, store_down, no_route, bad_envelope, unsupported. user: the
-    canonical name where granted. limit: the limit that refused. detail: for the log, never for the client.
+    result: granted, wrong, throttled, overload, store_down, keys_down, no_route, no_password, bad_envelope,
+    unsupported. user: the canonical name where granted. limit: the limit that refused. detail: for the log, never
+    for the client.
     """
 
     answer: Answer
@@ -52,68 +52,97 @@ class Outcome:
     detail: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where attempts wait for their turn: those whose proof hashes, and those whose proof takes microseconds, which
+    must not stand behind them.
+    """
+
+    slow: Bulkhead
+    quick: Bulkhead
+
+
 class AuthService:
     """Answers requests. May let other greenlets run while it waits for the store or for hashing."""
 
     def __init__(
         self,
+        methods: Methods,
         users: UserStore,
-        passwords: Passwords,
+        proofs: Proofs,
         throttle: Throttle,
         destinations: Destinations,
-        bulkhead: Bulkhead,
+        slots: Slots,
     ) -> None:
+        self._methods = methods
         self._users = users
-        self._passwords = passwords
+        self._proofs = proofs
         self._throttle = throttle
         self._destinations = destinations
-        self._bulkhead = bulkhead
-        self._proofs: Mapping[str, Callable[[AuthRequest, User | None], bool]] = {
-            "plain": self._password_matches,
-            "cram-md5": self._digest_matches,
-            "external": self._certificate_matches,
-        }
+        self._slots = slots
 
     def answer(self, request: AuthRequest) -> Outcome:
         """Decide one request. Raises nothing that a client, a store or a policy can cause."""
-        if request.protocol != "smtp":
-            refused = Refused(UNKNOWN_METHOD_CODE, NOT_SMTP_TEXT)
-            return Outcome(refused, "unsupported", detail="Auth-Protocol is not smtp")
+        if request.protocol not in METHODS:
+            refused = Refused(UNKNOWN_METHOD_CODE, UNKNOWN_PROTOCOL_TEXT)
+            return Outcome(refused, "unsupported", detail="Auth-Protocol is not smtp, pop3 or imap")
+        if not self._proofs.serves(request.protocol, request.method):
+            refused = Refused(UNKNOWN_METHOD_CODE, UNKNOWN_METHOD_TEXT, pause(FAULT_WAIT, request.attempt))
+            detail = "Auth-Method is none of those that are offered in this protocol"
+            return Outcome(refused, "unsupported", detail=detail)
         if request.method == "none":
             return self._relay(request)
-        if request.method not in self._proofs:
-            refused = Refused(UNKNOWN_METHOD_CODE, UNKNOWN_METHOD_TEXT, pause(FAULT_WAIT, request.attempt))
-            return Outcome(refused, "unsupported", detail="Auth-Method is none of those served")
         try:
-            with self._bulkhead.attempt():
-                return self._login(request)
+            return self._login(request)
         except OverloadError as error:
             return self._fault(request, "overload", OVERLOAD_TEXT, str(error))
+        except StoreDownError as error:
+            return self._fault(request, "store_down", TEMPORARY_TEXT, str(error))
+        except KeysUnavailableError as error:
+            return self._fault(request, "keys_down", TEMPORARY_TEXT, str(error))
 
     def _login(self, request: AuthRequest) -> Outcome:
-        login = _login_name(request)
+        """Raises OverloadError, StoreDownError, KeysUnavailableError."""
+        claimed = self._proofs.claimed(request)
         facts = Facts(
             client=request.client,
             tls=request.tls,
-            login=request.login_text if login is None else login,
+            login=request.login_text if claimed is None else claimed,
             method=request.method,
         )
         throttled = self._throttle.look(facts, request.attempt)
         if throttled is not None:
             return _refusal(throttled)
-        try:
-            user = None if login is None else self._users.find(login)
-        except StoreDownError as error:
-            return self._fault(request, "store_down", TEMPORARY_TEXT, str(error))
-        # First the proof, then whether there is anybody to prove: the work is the same for all.
-        proven = self._proofs[request.method](request, user)
-        if user is None or not proven or not user.enabled:
-            return _refusal(self._throttle.failed(facts, request.attempt))
+        name, detail = self._proofs.name(request)
+        user = None if name is None else self._users.find(name)
+        # A login that is remembered waits for nobody: it is one of a known user, and costs microseconds.
+        if not self._proofs.remembers(request, user):
+            throttled = self._prove(request, facts, user)
+            if throttled is not None:
+                return _refusal(throttled, detail or self._proofs.faults(user))
+        assert user is not None
         try:
             way = self._destinations.find(replace(facts, user=user.name, plan=user.plan), user.pool)
         except NoDestinationError as error:
             return self._fault(request, "no_route", TEMPORARY_TEXT, str(error))
-        return _grant(way, user)
+        return self._grant(request, way, user)
+
+    def _prove(self, request: AuthRequest, facts: Facts, user: User | None) -> Throttled | None:
+        """None if the request proves an enabled user. Raises OverloadError."""
+        slots = self._slots.slow if self._proofs.is_slow(request.method) else self._slots.quick
+        with slots.attempt(network_of(request.client)):
+            # Again: while this attempt waited, others of the same client may have spent what it had left,
+            throttled = self._throttle.look(facts, request.attempt)
+            if throttled is not None:
+                return throttled
+            # or may have proven the very same thing.
+            if self._proofs.remembers(request, user):
+                return None
+            # First the proof, then whether there is anybody to prove: the work is the same for all.
+            proven = self._proofs.check(request, user)
+            if proven and user is not None and user.enabled:
+                return None
+            return self._throttle.failed(facts, request.attempt)
 
     def _relay(self, request: AuthRequest) -> Outcome:
         """Method none: no login, so only the envelope can be judged."""
@@ -124,47 +153,43 @@ class AuthService:
             return Outcome(Refused(error.code, error.text, wait), "bad_envelope")
         except NoDestinationError as error:
             return Outcome(Refused(NO_ROUTE_CODE, NO_ROUTE_TEXT, wait), "no_route", detail=str(error))
-        return _grant(way, None)
+        return _granted(Granted(None, way.server, way.pool), way)
 
     def _fault(self, request: AuthRequest, result: str, text: str, detail: str) -> Outcome:
         refused = Refused(TEMPORARY_CODE, text, pause(FAULT_WAIT, request.attempt))
         return Outcome(refused, result, detail=detail)
 
-    def _password_matches(self, request: AuthRequest, user: User | None) -> bool:
-        stored = None if user is None else user.password
-        return self._bulkhead.run(self._passwords.verify, stored, request.password)
+    def _grant(self, request: AuthRequest, way: Destination, user: User) -> Outcome:
+        server, password = way.server, None
+        port = self._methods.ports.get(request.protocol)
+        if server is not None and port is not None:
+            # A pool names the SMTP ports of its backends; for the other protocols it is the same machines.
+            server = (server[0], port)
+        if request.method != "plain":
+            password = self._backend_password(request.protocol, user)
+            if password is None and request.protocol != "smtp":
+                # nginx would tell the client of an internal error (reference/auth_http.md section 8).
+                detail = (
+                    f"nginx needs a password for the {request.protocol} backend, and there is none; see auth_pass"
+                )
+                return self._fault(request, "no_password", TEMPORARY_TEXT, detail)
+        return _granted(Granted(user.name, server, way.pool, user.plan, password), way)
 
-    def _digest_matches(self, request: AuthRequest, user: User | None) -> bool:
-        stored = None if user is None else user.cram_md5
-        return crammd5.verify(stored, request.salt, request.password)
-
-    def _certificate_matches(self, request: AuthRequest, _user: User | None) -> bool:
-        # nginx passes on certificates that it could not verify (ssl_verify_client optional_no_ca), and lets
-        # EXTERNAL through where it is not configured: reference/auth_http.md section 1.
-        return request.tls and request.verify == "SUCCESS"
-
-
-def _login_name(request: AuthRequest) -> str | None:
-    """The name to look up, None if it can be nobody's."""
-    if request.method != "external":
-        return request.login
-    try:
-        name = common_name(request.subject)
-    except SubjectError:
-        return None
-    # RFC 4422 appendix A: an authorization identity may be given; acting for somebody else is not offered.
-    asked = request.user.decode("utf-8", "replace")
-    return name if asked in ("", name) else None
+    def _backend_password(self, protocol: str, user: User) -> str | None:
+        """What nginx may log in to the backend with, None where nothing is configured or can be sent."""
+        auth_pass = self._methods.auth_pass
+        if auth_pass is None or protocol not in auth_pass.protocols:
+            return None
+        password = auth_pass.secret if auth_pass.secret is not None else self._proofs.clear_password(user)
+        return password if password is not None and is_sendable_password(password) else None
 
 
-def _refusal(throttled: Throttled) -> Outcome:
+def _refusal(throttled: Throttled, detail: str | None = None) -> Outcome:
     if throttled.denial is None:
-        return Outcome(throttled.refused, "wrong")
-    return Outcome(throttled.refused, "throttled", limit=throttled.denial.limit)
+        return Outcome(throttled.refused, "wrong", detail=detail)
+    return Outcome(throttled.refused, "throttled", limit=throttled.denial.limit, detail=detail)
 
 
-def _grant(way: Destination, user: User | None) -> Outcome:
-    name = None if user is None else user.name
-    granted = Granted(name, way.server, way.pool, None if user is None else user.plan)
+def _granted(granted: Granted, way: Destination) -> Outcome:
     detail = None if way.server is not None else "no address of the pool could be looked up"
-    return Outcome(granted, "granted", user=name, route=way.route, detail=detail)
+    return Outcome(granted, "granted", user=granted.user, route=way.route, detail=detail)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from authsvc import config
+from authsvc.forms import form_of
 from authsvc.policies import require_routes
-from authsvc.userfile import parse
+from authsvc.sources import PasswdFile, YamlFile
 from authsvc.users import User
 from smtpgate.document import DocumentError, Problem, read_file
 from smtpgate.drivers.policyfile import PolicyFolder
@@ -29,11 +30,11 @@ DEFAULT_CONF: Final = "conf/authsvc.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A valid state of all that is configured."""
+    """A valid state of all that is configured. users: those of each file; other stores are the workers' to ask."""
 
     config: config.Config
     snapshot: Snapshot
-    users: Mapping[str, User]
+    users: Mapping[Path, Mapping[str, User]]
 
 
 # gunicorn runs its configuration file anew at each HUP: only a module outlives that.
@@ -49,10 +50,14 @@ def read(path: Path, environ: Mapping[str, str]) -> Started:
         require_routes(snapshot, str(conf.policies))
     except DocumentError as error:
         problems += error.problems
-    try:
-        users = parse(read_file(conf.users), str(conf.users))
-    except DocumentError as error:
-        problems += error.problems
+    users: dict[Path, Mapping[str, User]] = {}
+    for source in conf.users:
+        if isinstance(source, YamlFile | PasswdFile):
+            form = form_of(source, plain=conf.methods.plain_passwords)
+            try:
+                users[source.path] = form.parse(read_file(source.path, form.limit), str(source))
+            except DocumentError as error:
+                problems += error.problems
     if problems:
         raise DocumentError(problems)
     return Started(conf, snapshot, users)

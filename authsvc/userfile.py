@@ -1,76 +1,24 @@
-"""Users in one YAML file, edited live.
+"""Users in one file of any form, edited live.
 
-Owns the file's form and its reading anew. An edit that is not valid changes nothing: the users of before stay,
-and each distinct fault is reported once. The whole file is read and compared every time, which finds each edit
-whatever the file system tells of its times, and is cheap at the loader's bound of 1 MiB (about 5,000 users). A
-change is taken when two looks in a row see the same, so that a file half-written is not taken for the whole.
+Owns the reading anew. An edit that is not valid changes nothing: the users of before stay, and each distinct fault
+is reported once. The whole file is read and compared every time, which finds each edit whatever the file system
+tells of its times, and is cheap at the forms' bounds. A change is taken when two looks in a row see the same, so
+that a file half-written is not taken for the whole. Refuses to know what the lines mean (`fileform`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Final
 
-from pydantic import PlainValidator
-
-from authsvc import crammd5, passwords
-from authsvc.contract import MAX_USER, is_user_name
+from authsvc.fileform import FileForm
 from authsvc.users import User
-from smtpgate import document
 from smtpgate.clock import Clock
 from smtpgate.document import DocumentError, read_file
-from smtpgate.units import InvalidValue, NameField, StrictModel, show
 
 # Seconds, as for the policies: an edit is in force well within 2 s.
 POLL_INTERVAL: Final = 0.5
-
-EXPECTED_NAME: Final = f"1 to {MAX_USER} octets of printable text, no space at its ends"
-
-
-def _stored(is_stored_form: Callable[[str], bool], expected: str) -> PlainValidator:
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or not is_stored_form(value):
-            # The value stays out of the message: it may be the password itself.
-            raise InvalidValue("this is not a stored password", expected)
-        return value
-
-    return PlainValidator(check)
-
-
-class _Entry(StrictModel):
-    password: Annotated[str | None, _stored(passwords.is_stored_form, passwords.EXPECTED)] = None
-    cram_md5: Annotated[str | None, _stored(crammd5.is_stored_form, crammd5.EXPECTED)] = None
-    plan: NameField | None = None
-    pool: NameField | None = None
-    enabled: bool = True
-
-
-class _Keys(StrictModel):
-    users: dict[str, _Entry]
-
-
-def parse(text: bytes, source: str) -> Mapping[str, User]:
-    """The users in a file's text, by name. Raises DocumentError with every problem. source: for messages."""
-    tree, keys = document.read(text, _Keys, source=source)
-    problems = [
-        tree.problem(("users", name), f"{show(name)} cannot be a user's name", EXPECTED_NAME)
-        for name in keys.users
-        if not is_user_name(name)
-    ]
-    if problems:
-        raise DocumentError(problems)
-    return {
-        name: User(
-            name,
-            password=entry.password,
-            cram_md5=entry.cram_md5,
-            plan=entry.plan,
-            pool=entry.pool,
-            enabled=entry.enabled,
-        )
-        for name, entry in keys.users.items()
-    }
 
 
 class UserFile:
@@ -83,12 +31,14 @@ class UserFile:
     def __init__(
         self,
         path: Path,
+        form: FileForm,
         *,
         loaded: Callable[[int], None],
         failed: Callable[[DocumentError], None],
         users: Mapping[str, User] | None = None,
     ) -> None:
         self._path = path
+        self._form = form
         self._loaded = loaded
         self._failed = failed
         self._users: Mapping[str, User] = users or {}
@@ -109,7 +59,7 @@ class UserFile:
     def load(self) -> None:
         """Read the file for the first time. Raises DocumentError, and keeps the users that it was made with."""
         try:
-            self._take(read_file(self._path))
+            self._take(read_file(self._path, self._form.limit))
         except DocumentError as error:
             self._fault = str(error)
             raise
@@ -117,7 +67,7 @@ class UserFile:
     def poll(self) -> None:
         """Look at the file; take a valid edit over, report a fault that was not reported before."""
         try:
-            text = read_file(self._path)
+            text = read_file(self._path, self._form.limit)
         except DocumentError as error:
             # When it is back, it is read anew, and told of even if it is the same.
             self._done = self._settling = None
@@ -141,7 +91,7 @@ class UserFile:
 
     def _take(self, text: bytes) -> None:
         self._done = text
-        self._users = parse(text, str(self._path))
+        self._users = self._form.parse(text, str(self._path))
         self._fault = None
         self._loaded(len(self._users))
 

@@ -20,16 +20,25 @@ from authsvc import startup
 from authsvc.addresses import Addresses, LookupFailedError
 from authsvc.app import create_app
 from authsvc.bulkhead import Bulkhead
+from authsvc.config import Config
 from authsvc.destinations import Destinations
+from authsvc.jwks import Jwks, open_jwks
 from authsvc.passwords import Passwords
 from authsvc.policies import Policies
+from authsvc.proofs import Proofs
+from authsvc.remembered import KEY_OCTETS, Remembered
+from authsvc.service import Slots
 from authsvc.startup import Started
-from authsvc.userfile import UserFile
-from smtpgate.clock import SystemClock
+from authsvc.stores import open_stores
+from authsvc.tokens import Tokens
+from authsvc.upgrade import MAX_PENDING, Upgrader
+from authsvc.users import UpgradableStore
+from smtpgate.clock import Clock, SystemClock
 from smtpgate.document import DocumentError
 from smtpgate.drivers.journal import open_journal
 from smtpgate.drivers.policyfile import PolicyFolder
 from smtpgate.drivers.store import open_store
+from smtpgate.journal import Journal
 from smtpgate.policy.engine import Engine
 
 # Seconds for one look-up; our proxy waits 10 s for an answer, nginx by default 60 s.
@@ -46,6 +55,25 @@ def look_up(host: str) -> str:
     return str(found[0][4][0])
 
 
+def open_proofs(
+    config: Config, users: UpgradableStore, slots: Slots, jwks: Jwks | None, clock: Clock, journal: Journal
+) -> Proofs:
+    """What proves a login, as configured. jwks: the keys of `oauth`, None where that is not configured."""
+    methods = config.methods
+    passwords = Passwords(methods.argon2id, plain=methods.plain_passwords)
+    tokens = None
+    if methods.oauth is not None and jwks is not None:
+        tokens = Tokens(methods.oauth, jwks, clock)
+    return Proofs(
+        methods,
+        passwords,
+        Remembered(clock, methods.remember, secrets.token_bytes(KEY_OCTETS)),
+        slots.slow,
+        tokens,
+        Upgrader(users, passwords, Bulkhead(at_once=1, waiting=MAX_PENDING), journal),
+    )
+
+
 def _spawn(work: Callable[..., None], *args: object) -> None:
     """Run it beside the requests: a greenlet under gunicorn, a thread elsewhere."""
     threading.Thread(target=work, args=args, daemon=True).start()
@@ -55,10 +83,6 @@ def build(started: Started) -> Flask:
     """The service, polling its policies and users, with the state of `started` where they are broken now."""
     config, clock = started.config, SystemClock()
     journal = open_journal(config.log_format, config.log_level).bind(pid=os.getpid())
-
-    def users_failed(error: DocumentError) -> None:
-        journal.error("users_rejected", problems=[str(problem) for problem in error.problems])
-
     engine = Engine(
         open_store(config.store, clock=clock, journal=journal),
         clock,
@@ -71,30 +95,32 @@ def build(started: Started) -> Flask:
         engine, destinations, str(config.policies), journal, look_up=lambda: _spawn(destinations.look_up)
     )
     folder = PolicyFolder(config.policies, policies.apply, policies.loaded, policies.failed)
-    users = UserFile(
-        config.users,
-        loaded=lambda count: journal.info("users_loaded", users=count),
-        failed=users_failed,
-        users=started.users,
-    )
+    stores = open_stores(config, started.users, clock, journal)
     policies.apply(started.snapshot)
-    for load, failed in ((folder.load, policies.failed), (users.load, users_failed)):
-        try:
-            load()
-        except DocumentError as error:
-            failed(error)
-    for poll in (folder.run, users.run):
+    try:
+        folder.load()
+    except DocumentError as error:
+        policies.failed(error)
+    for poll in (folder.run, *stores.watchers):
         _spawn(poll, clock)
+    checks = {"policies": lambda: policies.valid, "users": stores.ready}
+    oauth = config.methods.oauth
+    jwks = None if oauth is None else open_jwks(oauth.keys, clock, journal)
+    if jwks is not None:
+        # Not waited for: the first token would ask too, but a wrong URL should be told of at once.
+        _spawn(jwks.load)
+        checks["oauth_keys"] = lambda: jwks.valid
+    slots = Slots(slow=Bulkhead(), quick=Bulkhead())
     return create_app(
         config,
-        users=users,
+        users=stores.users,
         engine=engine,
         destinations=destinations,
-        passwords=Passwords(),
-        bulkhead=Bulkhead(),
+        proofs=open_proofs(config, stores.users, slots, jwks, clock, journal),
+        slots=slots,
         clock=clock,
         journal=journal,
-        checks={"policies": lambda: policies.valid, "users": lambda: users.valid},
+        checks=checks,
     )
 
 

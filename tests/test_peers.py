@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import imaplib
 import os
+import poplib
 import signal
 import smtplib
 import socket
@@ -11,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from peers.dovecot import Dovecot
 from peers.fixtures import StartHAProxy, StartNginx, StartPostfix, StartSink
 from peers.process import HOST, Process, answers, free_port, require
 from peers.redis import Redis
@@ -180,6 +183,23 @@ def test_nginx_mail(nginx_mail: StartNginx, smtp_sink: StartSink) -> None:
     assert "client logged in, client: 127.0.0.1" in server.log()
     assert server.stop() == 0
     assert alone(server)
+
+
+def test_dovecot(dovecot: Dovecot) -> None:
+    for user, password in (("test", "1234"), ("test2", "password")):
+        pop3 = poplib.POP3(HOST, dovecot.pop3, timeout=10)
+        pop3.user(user)
+        assert pop3.pass_(password) == b"+OK Logged in."
+        assert f"Subject: mail of {user}".encode() in pop3.retr(1)[1]
+        pop3.quit()
+        with imaplib.IMAP4(HOST, dovecot.imap, timeout=10) as imap:
+            assert imap.login(user, password)[0] == "OK"
+            assert imap.select() == ("OK", [b"1"])
+    with imaplib.IMAP4(HOST, dovecot.imap, timeout=10) as imap, pytest.raises(imaplib.IMAP4.error, match="AUTHENT"):
+        imap.login("test", "password")
+    dovecot.remove()
+    assert alone(dovecot.process)
+    assert not dovecot.folder.exists()
 
 
 def test_haproxy(haproxy: StartHAProxy, smtp_sink: StartSink) -> None:

@@ -7,11 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import argon2
 import pytest
+from logins import SERVER, Gate, Tokens, Users, demo_users
 
+from authsvc.addresses import Addresses, LookupFailedError
 from authsvc.bulkhead import Bulkhead
+from authsvc.destinations import Destinations
+from authsvc.methods import Methods
 from authsvc.passwords import Passwords
+from authsvc.proofs import Proofs
+from authsvc.remembered import Remembered
+from authsvc.service import AuthService, Slots
+from authsvc.throttle import Throttle
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText
+from smtpgate.routing.model import BackendSpec, PoolSpec, Route
 
+METHODS = Methods()
 DENIAL = Denial(
     limit="auth.fail.pair",
     subject="192.0.2.7|test",
@@ -103,3 +113,71 @@ def bulkhead() -> Iterator[Bulkhead]:
     made = Bulkhead()
     yield made
     made.close()
+
+
+# --- a whole service, without HTTP -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def users(cheap_passwords: Passwords) -> Users:
+    return demo_users(cheap_passwords)
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens()
+
+
+@pytest.fixture
+def routed() -> list[Facts]:
+    """The facts that the routes were asked about."""
+    return []
+
+
+@pytest.fixture
+def gate(cheap_passwords: Passwords) -> Iterator[Gate]:
+    gate = Gate(cheap_passwords)
+    yield gate
+    gate.leave.set()
+
+
+def lookup(host: str) -> str:
+    raise LookupFailedError(host)
+
+
+@pytest.fixture
+def make_service(
+    users: Users, cheap_passwords: Passwords, engine, routed: list[Facts], clock, bulkhead: Bulkhead, tokens
+):
+    """A function from settings to a service; other parts of it may be replaced."""
+
+    def make(methods: Methods = METHODS, **changed: object) -> AuthService:
+        parts = {"users": users, "passwords": cheap_passwords, "engine": engine, "slow": bulkhead, "tokens": tokens}
+        parts |= changed
+        destinations = Destinations(Addresses(clock, lookup))
+        core = PoolSpec("core", (BackendSpec("sink", *SERVER),))
+        vip = PoolSpec("vip", (BackendSpec("vip", "192.0.2.25", 25),))
+
+        def matches(facts: Facts) -> bool:
+            routed.append(facts)
+            return True
+
+        default = Route("default", "core", matches, "policies/routes.yaml:1")
+        destinations.replace([default], {"core": core, "vip": vip})
+        remembered = Remembered(clock, methods.remember, b"k" * 64)
+        proofs = Proofs(methods, parts["passwords"], remembered, parts["slow"], parts["tokens"])
+        slots = Slots(slow=parts["slow"], quick=Bulkhead())
+        return AuthService(methods, parts["users"], proofs, Throttle(parts["engine"], 1.0), destinations, slots)
+
+    return make
+
+
+@pytest.fixture
+def service(make_service) -> AuthService:
+    return make_service()
+
+
+@pytest.fixture
+def clear_service(make_service) -> AuthService:
+    """One that takes {PLAIN}."""
+    return make_service(Methods(plain_passwords=True), passwords=Passwords(argon2.profiles.CHEAPEST, plain=True))

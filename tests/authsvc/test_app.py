@@ -16,7 +16,12 @@ from authsvc.bulkhead import Bulkhead
 from authsvc.config import Config, Secret
 from authsvc.contract import MAX_BLOCK, SERVER_OVERHEAD
 from authsvc.destinations import Destinations
+from authsvc.methods import AuthPass, Methods
 from authsvc.passwords import Passwords
+from authsvc.proofs import Proofs
+from authsvc.remembered import Remembered
+from authsvc.service import Slots
+from authsvc.sources import Caching, YamlFile
 from authsvc.users import User
 from smtpgate.routing.model import BackendSpec, PoolSpec, Route
 from smtpgate.units import HostPort
@@ -26,7 +31,8 @@ CONFIG = Config(
     workers=1,
     store="memory://",
     policies=Path("policies"),
-    users=Path("users.yaml"),
+    users=(YamlFile(Path("users.yaml")),),
+    cache=Caching(),
     failed_login_wait=1.0,
     secret=None,
     log_format="json",
@@ -76,19 +82,20 @@ def make(cheap_passwords: Passwords, engine, clock, journal, bulkhead: Bulkhead,
     """A function from a Config to the application."""
     stored = cheap_passwords.make(b"1234")
     names = ("test", "100%", "a+b", "jürgen", "{user}", "x" * 320)
-    users = Users(*(User(name, stored, crammd5.make(b"1234")) for name in names))
+    users = Users(*(User(name, (stored, crammd5.make(b"1234"))) for name in names))
     destinations = Destinations(Addresses(clock, str))
     pool = PoolSpec("core", (BackendSpec("sink", "127.0.0.1", 10025),))
     destinations.replace([Route("default", "core", lambda facts: True, "x:1")], {"core": pool})
 
     def app(config: Config = CONFIG) -> Flask:
+        remembered = Remembered(clock, 300.0, b"k" * 64)
         return create_app(
             config,
             users=users,
             engine=engine,
             destinations=destinations,
-            passwords=cheap_passwords,
-            bulkhead=bulkhead,
+            proofs=Proofs(config.methods, cheap_passwords, remembered, bulkhead),
+            slots=Slots(slow=bulkhead, quick=bulkhead),
             clock=clock,
             journal=journal,
             checks={name: lambda name=name: checks[name] for name in checks},
@@ -124,6 +131,16 @@ def test_cram_md5(client) -> None:
     salt = "<1.2@mail.example.com>"
     digest = hmac.new(b"1234", salt.encode(), "md5").hexdigest()
     assert answer(client, Auth_Method="cram-md5", Auth_Pass=digest, Auth_Salt=salt) == OK
+
+
+def test_pop3_by_cram_md5_gets_the_password_for_the_backend(make) -> None:
+    methods = Methods(auth_pass=AuthPass("s3cr\u00e9t"), ports={"pop3": 1110, "imap": 1143})
+    salt = "<1.2@mail.example.com>"
+    digest = hmac.new(b"1234", salt.encode(), "md5").hexdigest()
+    sent = {"Auth_Method": "cram-md5", "Auth_Pass": digest, "Auth_Salt": salt, "Auth_Protocol": "pop3"}
+    client = make(replace(CONFIG, methods=methods)).test_client()
+    password = "s3cr\u00e9t".encode().decode("latin-1")
+    assert answer(client, **sent) == OK | {"Auth-Port": "1110", "Auth-Pass": password}
 
 
 def test_none(client) -> None:
@@ -245,6 +262,20 @@ def test_a_line_for_each_request_and_no_secret_in_it(client, journal, clock) -> 
             },
         ),
     ]
+
+
+def test_a_login_that_needs_an_operator_is_a_warning(client, journal) -> None:
+    salt = "<1.2@mail.example.com>"
+    digest = hmac.new(b"1234", salt.encode(), "md5").hexdigest()
+    sent = {"Auth_Method": "cram-md5", "Auth_Pass": digest, "Auth_Salt": salt, "Auth_Protocol": "imap"}
+    assert answer(client, **sent) == {
+        "Auth-Status": "Temporary authentication failure",
+        "Auth-Error-Code": "454 4.7.0",
+        "Auth-Wait": "1",
+    }
+    level, event, fields = journal.lines[0]
+    assert (level, event, fields["result"], fields["protocol"]) == ("warning", "auth", "no_password", "imap")
+    assert fields["detail"] == "nginx needs a password for the imap backend, and there is none; see auth_pass"
 
 
 def test_the_limit_that_refused_is_logged(client, engine, denied, journal) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from authsvc import config
 from authsvc.config import Config, Secret
+from authsvc.sources import Caching, YamlFile
 from smtpgate.document import DocumentError
 from smtpgate.units import HostPort, UnixPath
 
@@ -19,7 +20,8 @@ def test_the_projects_own_file() -> None:
         workers=1,
         store="memory://",
         policies=ROOT / "conf" / ".." / "policies",
-        users=ROOT / "conf" / "users.yaml",
+        users=(YamlFile(ROOT / "conf" / "users.yaml"),),
+        cache=Caching(30.0, 5.0),
         failed_login_wait=1.0,
         secret=None,
         log_format="json",
@@ -52,7 +54,8 @@ def test_defaults(folder: Path) -> None:
         workers=1,
         store="memory://",
         policies=folder / "policies",
-        users=folder / "users.yaml",
+        users=(YamlFile(folder / "users.yaml"),),
+        cache=Caching(found=30.0, unknown=5.0),
         failed_login_wait=1.0,
         secret=None,
         log_format="json",
@@ -66,6 +69,7 @@ bind: unix:/run/authsvc.sock
 workers: 4
 store: redis+unix:///run/redis.sock?db=1
 failed_login_wait: 500ms
+cache: {found: 1m, unknown: 0s}
 server_name: auth.example.com
 secret: {name: X-Auth-Key, value: "${KEY}"}
 log: {format: text, level: warning}
@@ -75,7 +79,8 @@ log: {format: text, level: warning}
         workers=4,
         store="redis+unix:///run/redis.sock?db=1",
         policies=folder / "policies",
-        users=folder / "users.yaml",
+        users=(YamlFile(folder / "users.yaml"),),
+        cache=Caching(found=60.0, unknown=0.0),
         failed_login_wait=0.5,
         secret=Secret("X-Auth-Key", "hunter2"),
         log_format="text",
@@ -87,6 +92,11 @@ log: {format: text, level: warning}
 def test_secrets_are_not_shown(folder: Path) -> None:
     loaded = load(folder, 'store: "redis://:hunter2@127.0.0.1/0"\nsecret: {name: X-Auth-Key, value: "${KEY}"}\n')
     assert "hunter2" not in repr(loaded)
+
+
+def test_the_secret_may_be_in_a_file(folder: Path) -> None:
+    (folder / "secret").write_text("hunter2\n")
+    assert load(folder, "secret: {name: X-Auth-Key, value_file: secret}\n").secret == Secret("X-Auth-Key", "hunter2")
 
 
 @pytest.mark.parametrize(

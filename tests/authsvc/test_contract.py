@@ -97,7 +97,11 @@ def test_client_addresses(client: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"Auth-Method": ""}, "no Auth-Method; expected plain, cram-md5, external or none"),
+        (
+            {"Auth-Method": ""},
+            "no Auth-Method; expected plain, apop, cram-md5, external, xoauth2, oauthbearer or none",
+        ),
+        ({"Auth-Salt": "x" * 513}, "Auth-Salt has 513 octets; expected at most 512"),
         *(
             (
                 {"Client-IP": text},
@@ -180,6 +184,16 @@ def test_any_octets_have_a_text_for_limits_and_log(user: bytes, text: str) -> No
             [("Auth-Status", "OK"), ("Auth-Server", "2001:db8::1"), ("Auth-Port", "25"), ("Auth-Pool", "*")],
         ),
         (
+            Granted("test", ("192.0.2.1", 110), password="ü %+="),
+            [
+                ("Auth-Status", "OK"),
+                ("Auth-Server", "192.0.2.1"),
+                ("Auth-Port", "110"),
+                ("Auth-User", "test"),
+                ("Auth-Pass", "Ã¼ %+="),
+            ],
+        ),
+        (
             Granted("ü{}%+"),
             [("Auth-Status", "OK"), ("Auth-User", "Ã¼{}%+")],
         ),
@@ -222,7 +236,7 @@ def test_the_longest_answers_fit_nginx_buffer() -> None:
     longest = "a" * contract.MAX_NAME
     address = "2001:db8:1111:2222:3333:4444:5555:6666"
     answers = [
-        (Granted("x" * contract.MAX_USER, (address, 65535), longest, longest), 624),
+        (Granted("x" * contract.MAX_USER, (address, 65535), longest, longest, "x" * contract.MAX_PASS), 765),
         (Refused("550 5.7.100", "x" * 1000, 10**9), 266),
     ]
     for answer, expected in answers:
@@ -248,6 +262,12 @@ def test_a_refusal_has_a_refusals_code(code: str) -> None:
         {"plan": "x" * 65},
         {"plan": "a\n"},
         {"plan": "ü"},
+        {"password": ""},
+        {"password": "a\r\nb"},
+        {"password": "a\x7f"},
+        {"password": " a"},
+        {"password": "a "},
+        {"password": "ü" * 65},
     ],
 )
 def test_a_grant_holds_nothing_that_could_break_a_header(fields: dict[str, str]) -> None:
@@ -258,3 +278,7 @@ def test_a_grant_holds_nothing_that_could_break_a_header(fields: dict[str, str])
 def test_a_name_is_anything_that_a_header_and_a_log_line_can_carry() -> None:
     assert is_user_name("o'neil+tag@example.com")
     assert not is_user_name("\ud800")
+
+
+def test_a_password_in_a_grant_is_not_shown() -> None:
+    assert "hunter2" not in repr(Granted("test", password="hunter2"))

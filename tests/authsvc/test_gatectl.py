@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import userfile
+from authsvc import usersyaml
 from authsvc.passwords import Passwords
 
 GATECTL = Path(__file__).parents[2] / "tools" / "gatectl"
@@ -24,9 +24,10 @@ def test_hashes_are_what_the_users_file_takes(tmp_path: Path, given: str) -> Non
     done = gatectl("user", "hash", given=given, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     lines = "".join(f"    {line}\n" for line in done.stdout.splitlines())
-    user = userfile.parse(f"users:\n  test:\n{lines}".encode(), "users.yaml")["test"]
-    assert Passwords().verify(user.password, "pä ss".encode())
-    assert user.cram_md5 == "{CRAM-MD5}" + CRAM_MD5
+    user = usersyaml.parse(f"users:\n  test:\n{lines}".encode(), "users.yaml")["test"]
+    argon2id, cram_md5 = user.passwords
+    assert Passwords().verify([argon2id], "pä ss".encode()) == argon2id
+    assert cram_md5 == "{CRAM-MD5}" + CRAM_MD5
 
 
 # HMAC-MD5's states for "pä ss", made with Dovecot: doveadm pw -s CRAM-MD5 -p "pä ss"

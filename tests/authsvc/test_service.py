@@ -1,113 +1,33 @@
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from dataclasses import replace
 
-import gevent
 import pytest
-from gevent.event import Event as Signal
+from logins import GRANTED, SERVER, TEMPORARY, WRONG, Tokens, Users, apop, cram, external, oauth, plain
 
-from authsvc import crammd5
-from authsvc.addresses import Addresses, LookupFailedError
-from authsvc.bulkhead import Bulkhead
 from authsvc.contract import AuthRequest, Granted, Refused
-from authsvc.destinations import Destinations
 from authsvc.passwords import Passwords
 from authsvc.service import AuthService, Outcome
-from authsvc.throttle import Throttle
-from authsvc.users import StoreDownError, User
 from smtpgate.policy.model import Decision, Event, Facts
-from smtpgate.routing.model import BackendSpec, PoolSpec, Route
-
-WRONG = Refused("535 5.7.8", "Authentication credentials invalid", 1)
-SALT = b"<1896.697170952@mail.example.com>"
-SERVER = ("127.0.0.1", 10025)
-
-
-class Users:
-    """A store in a dictionary. `down` makes it fail."""
-
-    def __init__(self, *users: User) -> None:
-        self._users = {user.name: user for user in users}
-        self.asked: list[str] = []
-        self.down = False
-
-    def find(self, login: str) -> User | None:
-        self.asked.append(login)
-        if self.down:
-            raise StoreDownError("connection refused")
-        return self._users.get(login)
-
-
-def lookup(host: str) -> str:
-    raise LookupFailedError(host)
-
-
-@pytest.fixture
-def users(cheap_passwords: Passwords) -> Users:
-    stored = cheap_passwords.make(b"1234")
-    return Users(
-        User("test", stored, crammd5.make(b"1234"), plan="gold"),
-        User("jürgen", stored),
-        User("a+b%c{d}", stored),
-        User("off", stored, crammd5.make(b"1234"), enabled=False),
-        User("nohash"),
-        User("lost", stored, pool="gone"),
-        User("own", stored, pool="vip"),
-    )
-
-
-@pytest.fixture
-def routed() -> list[Facts]:
-    """The facts that the routes were asked about."""
-    return []
-
-
-@pytest.fixture
-def service(
-    users: Users,
-    cheap_passwords: Passwords,
-    engine,
-    routed: list[Facts],
-    clock,
-    bulkhead: Bulkhead,
-) -> AuthService:
-    destinations = Destinations(Addresses(clock, lookup))
-    core = PoolSpec("core", (BackendSpec("sink", *SERVER),))
-    vip = PoolSpec("vip", (BackendSpec("vip", "192.0.2.25", 25),))
-
-    def matches(facts: Facts) -> bool:
-        routed.append(facts)
-        return True
-
-    default = Route("default", "core", matches, "policies/routes.yaml:1")
-    destinations.replace([default], {"core": core, "vip": vip})
-    return AuthService(users, cheap_passwords, Throttle(engine, 1.0), destinations, bulkhead)
-
-
-def plain(user: bytes = b"test", password: bytes = b"1234", **fields: object) -> AuthRequest:
-    return replace(AuthRequest("plain", "192.0.2.7", user=user, password=password), **fields)
-
-
-def cram(user: bytes = b"test", password: bytes = b"1234", salt: bytes = SALT) -> AuthRequest:
-    digest = hmac.new(password, SALT, "md5").hexdigest().encode()
-    return AuthRequest("cram-md5", "192.0.2.7", user=user, password=digest, salt=salt)
-
-
-def external(subject: bytes = b"CN=test", verify: str = "SUCCESS", user: bytes = b"") -> AuthRequest:
-    return AuthRequest("external", "192.0.2.7", user=user, tls=True, verify=verify, subject=subject)
-
-
-GRANTED = Granted("test", SERVER, "core", "gold")
 
 
 @pytest.mark.parametrize(
-    "request_", [plain(), cram(), external(), external(user=b"test"), external(b"O=x\\, y,CN=test")]
+    "request_",
+    [
+        plain(),
+        cram(),
+        external(),
+        external(user=b"test"),
+        external(b"O=x\\, y,CN=test"),
+        oauth(),
+        oauth(method="oauthbearer"),
+        oauth(method="oauthbearer", user=b""),
+    ],
 )
 def test_each_method_lets_the_right_client_in(service: AuthService, engine, request_: AuthRequest) -> None:
     assert service.answer(request_) == Outcome(GRANTED, "granted", user="test", route="default")
-    assert engine.debits == [False]
+    assert engine.debits == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +58,20 @@ def test_each_method_lets_the_right_client_in(service: AuthService, engine, requ
         pytest.param(external(b"CN=test,CN=admin"), id="two CNs"),
         pytest.param(external(b""), id="no subject"),
         pytest.param(external(user=b"admin"), id="another authorization identity"),
+        pytest.param(plain(b"clear"), id="a clear password that is not allowed"),
+        pytest.param(cram(b"clear"), id="the digest of one"),
+        pytest.param(oauth(b"bad"), id="bad token"),
+        pytest.param(oauth(b""), id="no token"),
+        pytest.param(oauth(b"good:nobody", b"nobody"), id="good token of an unknown user"),
+        pytest.param(oauth(b"good:off", b"off"), id="good token of a disabled user"),
+        pytest.param(oauth(b"good:test", b"own"), id="good token of another user"),
+        pytest.param(oauth(b"good:test", b"\xff"), id="no name beside a good token"),
     ],
 )
 def test_every_wrong_login_looks_the_same(service: AuthService, engine, request_: AuthRequest) -> None:
-    assert service.answer(request_) == Outcome(WRONG, "wrong")
-    assert engine.debits == [False, True]
+    outcome = service.answer(request_)
+    assert (outcome.answer, outcome.result) == (WRONG, "wrong")
+    assert engine.debits == [False, False, True]
 
 
 def test_names_with_marks_of_other_languages(service: AuthService) -> None:
@@ -156,7 +85,8 @@ def test_names_with_marks_of_other_languages(service: AuthService) -> None:
 def test_facts_of_a_login(service: AuthService, engine) -> None:
     service.answer(plain(password=b"wrong", tls=True))
     facts = Facts(client="192.0.2.7", tls=True, login="test", method="plain")
-    assert engine.asked == [(Event.AUTH_FAIL, facts, False), (Event.AUTH_FAIL, facts, True)]
+    asked = [(Event.AUTH_FAIL, facts, False)]
+    assert engine.asked == [*asked, *asked, (Event.AUTH_FAIL, facts, True)]
 
 
 @pytest.mark.parametrize(
@@ -167,16 +97,20 @@ def test_facts_of_a_login(service: AuthService, engine) -> None:
         (plain(b"x" * 10_000), "x" * 320),
         (external(b"CN=nobody"), "nobody"),
         (external(b"nonsense"), "<>"),
+        (oauth(b"bad"), "test"),
+        (oauth(b"bad", b""), "<>"),
     ],
 )
 def test_every_login_has_a_text_that_limits_can_count(
     service: AuthService, engine, request_: AuthRequest, login: str
 ) -> None:
     service.answer(request_)
-    assert [facts.login for _, facts, _ in engine.asked] == [login, login]
+    assert [facts.login for _, facts, _ in engine.asked] == [login] * 3
 
 
-@pytest.mark.parametrize("request_", [plain(), plain(password=b"wrong"), plain(b"nobody"), cram(), external()])
+@pytest.mark.parametrize(
+    "request_", [plain(), plain(password=b"wrong"), plain(b"nobody"), cram(), external(), oauth(), oauth(b"bad")]
+)
 def test_a_throttled_client_learns_nothing_of_its_password(
     service: AuthService,
     engine,
@@ -211,8 +145,6 @@ def test_the_tenth_wrong_password_of_a_session_ends_it(service: AuthService) -> 
 
 # --- faults ---------------------------------------------------------------------------------------------------
 
-TEMPORARY = Refused("454 4.7.0", "Temporary authentication failure", 1)
-
 
 def test_a_store_that_is_down_is_nobodys_failed_login(service: AuthService, engine, users: Users) -> None:
     users.down = True
@@ -220,81 +152,56 @@ def test_a_store_that_is_down_is_nobodys_failed_login(service: AuthService, engi
     assert engine.debits == [False]
 
 
+def test_keys_that_cannot_be_had_are_nobodys_failed_login(service: AuthService, engine, tokens: Tokens) -> None:
+    tokens.down = True
+    detail = "no keys from jwks.json: cannot be read"
+    assert service.answer(oauth()) == Outcome(TEMPORARY, "keys_down", detail=detail)
+    assert engine.debits == [False]
+
+
 def test_a_user_whose_pool_is_gone(service: AuthService, engine) -> None:
     outcome = service.answer(plain(b"lost"))
     detail = "the user's pool gone does not exist in the policies"
     assert outcome == Outcome(TEMPORARY, "no_route", detail=detail)
-    assert engine.debits == [False]
+    assert True not in engine.debits
 
 
-@pytest.mark.parametrize("method", ["apop", "PLAIN", "login", "xoauth2", "\r\n"])
-def test_other_methods_are_refused(service: AuthService, engine, method: str) -> None:
-    outcome = service.answer(plain(method=method))
+def test_why_a_token_was_refused_is_for_the_log_alone(service: AuthService) -> None:
+    assert service.answer(oauth(b"bad")) == Outcome(WRONG, "wrong", detail="token refused: bad_signature")
+    another = Outcome(WRONG, "wrong", detail="token refused: it is another user's")
+    assert service.answer(oauth(b"good:test", b"own")) == another
+
+
+def test_a_stored_form_that_proves_nothing_is_told_of_in_the_log(service: AuthService) -> None:
+    detail = "PLAIN is not allowed here; expected plain_passwords: true, or a hash"
+    assert service.answer(plain(b"clear")) == Outcome(WRONG, "wrong", detail=detail)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "method"),
+    [
+        *(("smtp", method) for method in ("apop", "PLAIN", "login", "\r\n", "")),
+        *(("pop3", method) for method in ("none", "xoauth2", "oauthbearer")),
+        *(("imap", method) for method in ("none", "apop", "xoauth2")),
+    ],
+)
+def test_other_methods_are_refused(clear_service: AuthService, engine, protocol: str, method: str) -> None:
+    outcome = clear_service.answer(plain(protocol=protocol, method=method))
     assert outcome.answer == Refused("504 5.5.4", "Authentication method not supported", 1)
     assert engine.asked == []
 
 
-@pytest.mark.parametrize("protocol", ["imap", "pop3", "SMTP", ""])
+def test_methods_that_are_not_configured_are_refused(make_service, engine) -> None:
+    service = make_service(tokens=None)
+    for request_ in (apop(), oauth(), oauth(method="oauthbearer")):
+        assert service.answer(request_).answer == Refused("504 5.5.4", "Authentication method not supported", 1)
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize("protocol", ["SMTP", "", "http"])
 def test_other_protocols_are_refused(service: AuthService, protocol: str) -> None:
     outcome = service.answer(plain(protocol=protocol))
-    assert outcome.answer == Refused("504 5.5.4", "Only SMTP is served here", 0)
-
-
-def test_beyond_what_may_wait_a_client_is_told_to_come_back(
-    users: Users, cheap_passwords: Passwords, engine, clock
-) -> None:
-    leave = Signal()
-
-    class SlowUsers(Users):
-        def find(self, login: str) -> User | None:
-            leave.wait()
-            return None
-
-    bulkhead = Bulkhead(at_once=1, waiting=1)
-    throttle, ways = Throttle(engine, 1.0), Destinations(Addresses(clock, lookup))
-    service = AuthService(SlowUsers(), cheap_passwords, throttle, ways, bulkhead)
-    busy = [gevent.spawn(service.answer, cram()) for _ in range(2)]
-    gevent.sleep(0.01)
-    refused = Refused("454 4.7.0", "Too many logins in progress, try again later", 1)
-    outcome = service.answer(cram())
-    assert (outcome.answer, outcome.result) == (refused, "overload")
-    leave.set()
-    gevent.joinall(busy, timeout=10, raise_error=True)
-    assert [one.value.result for one in busy] == ["wrong", "wrong"]
-    bulkhead.close()
-
-
-def test_parallel_guesses_hardly_outrun_the_limit(
-    cheap_passwords: Passwords, users: Users, clock, denied: Callable[..., Decision]
-) -> None:
-    """Looking and charging both let other greenlets run, as Redis does."""
-
-    class Bucket:
-        tokens = 5
-
-        def decide(self, event: Event, facts: Facts, *, debit: bool = True) -> Decision:
-            gevent.sleep(0)
-            if self.tokens <= 0:
-                return denied()
-            self.tokens -= debit
-            return Decision()
-
-    class Counting:
-        verified = 0
-
-        def verify(self, stored: str | None, password: bytes) -> bool:
-            self.verified += 1
-            return cheap_passwords.verify(stored, password)
-
-    counting = Counting()
-    bulkhead = Bulkhead(at_once=2, waiting=100)
-    ways = Destinations(Addresses(clock, lookup))
-    service = AuthService(users, counting, Throttle(Bucket(), 1.0), ways, bulkhead)
-    guesses = [gevent.spawn(service.answer, plain(password=b"x")) for _ in range(50)]
-    gevent.joinall(guesses, timeout=30, raise_error=True)
-    assert [guess.value.result for guess in guesses].count("wrong") == 5
-    assert 5 <= counting.verified <= 6
-    bulkhead.close()
+    assert outcome.answer == Refused("504 5.5.4", "Protocol not supported", 0)
 
 
 # --- the way --------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from authsvc import startup
+from authsvc.sources import YamlFile
+from authsvc.users import User
 from smtpgate.document import DocumentError
 
 CONFIG = "policies: policies\nusers: {file: users.yaml}\n"
@@ -30,9 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_reads_all_that_is_configured(folder: Path) -> None:
     started = startup.start()
-    assert list(started.users) == ["test"]
+    assert started.users == {Path("users.yaml"): {"test": User("test")}}
     assert [route.name for route in started.snapshot.routes] == ["all"]
-    assert started.config.users == Path("users.yaml")
+    assert started.config.users == (YamlFile(Path("users.yaml")),)
     assert startup.in_force() is started
 
 
@@ -44,6 +48,31 @@ def test_every_problem_at_once_and_exit_status_2(folder: Path, capsys: pytest.Ca
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["policies/routes.yaml:2:1:", "users.yaml:2:10:"]
+
+
+def test_every_file_of_users_is_read_and_no_other_store_asked(folder: Path) -> None:
+    (folder / "users.passwd").write_text("test:\nlines:\n")
+    (folder / "authsvc.yaml").write_text("""
+policies: policies
+users:
+  - {passwd_file: users.passwd}
+  - {redis: "redis://no-such-host.invalid"}
+  - {file: users.yaml}
+  - {sql: "postgresql+psycopg://no-such-host.invalid/mail"}
+""")
+    assert startup.start().users == {
+        Path("users.passwd"): {"test": User("test"), "lines": User("lines")},
+        Path("users.yaml"): {"test": User("test")},
+    }
+
+
+def test_no_client_library_is_imported_before_gevent_patches() -> None:
+    # psycopg chooses its way of waiting, and others take their locks, when they are imported.
+    show = "import sys, authsvc.startup; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=30, check=True)
+    imported = set(done.stdout.split())
+    assert "authsvc.sources" in imported
+    assert imported & {"redis", "sqlalchemy", "psycopg", "pymysql"} == set()
 
 
 def test_policies_without_routes_are_a_problem(folder: Path) -> None:

@@ -4,49 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import userfile
+from authsvc import usersyaml
 from authsvc.userfile import UserFile
 from authsvc.users import User
 from smtpgate.document import DocumentError
 
-BAD = Path(__file__).parents[1] / "bad" / "authsvc"
-ARGON2ID = "{ARGON2ID}$argon2id$v=19$m=64,t=2,p=1$c2FsdHNhbHQ$1UexDQN/TZayQt6ad1P45h3ch7cbOL+8CsFEzxAiuU0"
 CRAM_MD5 = "{CRAM-MD5}fab7bd1b4b04fae0dcaacc5d57aa331864db11efe527e9f96ed6a0ce3e134302"
 
 
 def text_of(*names: str) -> bytes:
     return ("users:\n" + "".join(f'  "{name}": {{cram_md5: "{CRAM_MD5}"}}\n' for name in names)).encode()
-
-
-def test_every_key() -> None:
-    text = f'''
-users:
-  test:
-    password: "{ARGON2ID}"
-    cram_md5: "{CRAM_MD5}"
-    plan: gold
-    pool: bulk
-    enabled: false
-  "jürgen@example.com": {{}}
-'''
-    assert userfile.parse(text.encode(), "users.yaml") == {
-        "test": User("test", ARGON2ID, CRAM_MD5, "gold", "bulk", enabled=False),
-        "jürgen@example.com": User("jürgen@example.com"),
-    }
-
-
-def test_a_password_hash_is_not_shown() -> None:
-    user = userfile.parse(text_of("test"), "users.yaml")["test"]
-    assert "fab7" not in repr(user)
-
-
-# Each fixture is named after its fault; its first lines tell the message, as comments.
-@pytest.mark.parametrize("path", sorted(BAD.glob("users_*.yaml")), ids=lambda path: path.stem)
-def test_what_is_wrong_with_a_file(path: Path) -> None:
-    expected = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
-    with pytest.raises(DocumentError) as caught:
-        userfile.parse(path.read_bytes(), path.name)
-    assert str(caught.value).splitlines() == expected
 
 
 class Watched:
@@ -57,6 +24,7 @@ class Watched:
         self.failed: list[str] = []
         self.file = UserFile(
             path,
+            usersyaml.form(),
             loaded=self.loaded.append,
             failed=lambda error: self.failed.append(str(error)),
             users=users,

@@ -44,6 +44,9 @@ NO_LIMITS = {"limits.yaml": "version: 1\n"}
 GRACE = "2s"
 """graceful_timeout, unless a test sets its own: sessions that a test left open do not hold up its end."""
 
+CHEAP = {"memory": "8KiB", "passes": 1, "lanes": 1}
+"""argon2id as in watch.users_yaml: a wrong password costs no more than a right one, and nothing is upgraded."""
+
 EDIT_TIMEOUT = 2.0
 """Seconds in which an edited policy takes effect; the promise of policies/README.md."""
 
@@ -111,7 +114,8 @@ class Stack:
         self.write_proxy_conf(**(proxy or {}))
         self.auth_process: Process | None = None
         if auth_url == OWN:
-            keys = {"bind": f"{HOST}:{self.auth[1]}", "store": store, "policies": "policies/", **(authsvc or {})}
+            keys = {"bind": f"{HOST}:{self.auth[1]}", "store": store, "policies": "policies/", "argon2id": CHEAP}
+            keys |= authsvc or {}
             (folder / "authsvc.yaml").write_text(_yaml({**keys, "users": {"file": "users.yaml"}}))
             self.auth_process = self._start_auth()
         program = list(command or (sys.executable, str(ROOT / "proxy.py"), "-c", str(self.proxy_conf)))

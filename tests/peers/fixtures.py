@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from peers.dovecot import Dovecot
 from peers.haproxy import HAProxy
+from peers.mariadb import MariaDB
 from peers.nginx import Nginx
 from peers.postfix import Postfix
+from peers.postgres import Postgres
 from peers.process import require
 from peers.redis import Redis
 from peers.smtptools import SmtpSink
@@ -46,6 +49,36 @@ def redis_server(tmp_path: Path) -> Iterator[Redis]:
     server = Redis(folder)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL; its making takes seconds, so that a module's tests share it, and leave it running."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[MariaDB]:
+    """A running MariaDB, shared in the same way."""
+    server = MariaDB()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def dovecot() -> Iterator[Dovecot]:
+    """A running Dovecot with the mailboxes of test / 1234 and test2 / password, shared in the same way."""
+    server = Dovecot({"test": "1234", "test2": "password"})
+    yield server
+    server.remove()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ paused and ended without touching anybody else's processes.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import signal
@@ -24,15 +25,20 @@ STOP_TIMEOUT = 10.0
 """Seconds between asking a peer to end and killing it."""
 
 PROGRAMS = {
+    "dovecot-core": "dovecot",
+    "dovecot-imapd": "/usr/lib/dovecot/imap",
+    "dovecot-pop3d": "/usr/lib/dovecot/pop3",
     "haproxy": "haproxy",
     "libnginx-mod-http-js": "/usr/lib/nginx/modules/ngx_http_js_module.so",
     "libnginx-mod-mail": "/usr/lib/nginx/modules/ngx_mail_module.so",
+    "mariadb-server": "mariadbd",
     "nginx": "nginx",
     "postfix": "postfix",
+    "postgresql": "/usr/lib/postgresql/*/bin/postgres",
     "redis-server": "redis-server",
     "swaks": "swaks",
 }
-"""Debian package: the program, or the file, that proves it is there (the same list as in tools/test)."""
+"""Debian package: the program, or a pattern of the file, that proves it is there (the same list as in tools/test)."""
 
 
 def _own_address() -> str:
@@ -62,7 +68,7 @@ def require(package: str) -> str:
     """The program of a Debian package. Without it the test is skipped, or fails where CI=true."""
     proof = PROGRAMS[package]
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    found = proof if Path(proof).is_file() else shutil.which(proof, path=search)
+    found = max(glob.glob(proof), default=None) or shutil.which(proof, path=search)
     if found is None:
         _do_without(f"needs {proof} of the Debian package {package}; tools/test installs it when run as root")
     return str(found)

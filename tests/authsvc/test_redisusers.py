@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import redis
+from peers.process import free_port
+from peers.redis import Redis
+
+from authsvc.redisusers import RedisUsers
+from authsvc.sources import RedisSource
+from authsvc.userrecord import RecordError
+from authsvc.users import StoreDownError, User
+
+pytestmark = pytest.mark.peer("redis-server")
+
+CRAM_MD5 = "{CRAM-MD5}fab7bd1b4b04fae0dcaacc5d57aa331864db11efe527e9f96ed6a0ce3e134302"
+TEST = User("test", ("{SSHA}a", CRAM_MD5), "gold", "bulk", enabled=False)
+
+
+@pytest.fixture
+def client(redis_server: Redis):
+    with redis.Redis.from_url(redis_server.uri, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def users(redis_server: Redis) -> RedisUsers:
+    return RedisUsers(RedisSource(redis_server.uri))
+
+
+def test_a_hash_that_an_operator_wrote(users: RedisUsers, client: redis.Redis) -> None:
+    fields = {"password": "{SSHA}a  {SSHA}b", "cram_md5": CRAM_MD5, "plan": "gold", "enabled": "no", "note": "x"}
+    client.hset("smtpgate:user:jürgen", mapping=fields)
+    assert users.find("jürgen") == User("jürgen", ("{SSHA}a", "{SSHA}b", CRAM_MD5), "gold", enabled=False)
+    client.hset("smtpgate:user:a", mapping={"name": "b"})
+    assert users.find("a") == User("a")
+    assert [users.find(name) for name in ("Jürgen", "jürgen ", "*", "", "user:jürgen")] == [None] * 5
+
+
+def test_the_hash_that_is_written(users: RedisUsers, client: redis.Redis) -> None:
+    client.hset("smtpgate:user:test", mapping={"note": "kept", "plan": "old", "cram_md5": "old"})
+    users.put(TEST)
+    written = {"password": "{SSHA}a", "cram_md5": CRAM_MD5, "plan": "gold", "pool": "bulk", "enabled": "0"}
+    assert client.hgetall("smtpgate:user:test") == {"note": "kept", **written}
+    users.put(User("test"))
+    assert client.hgetall("smtpgate:user:test") == {"note": "kept", "password": "", "enabled": "1"}
+
+
+def test_a_user_is_removed(users: RedisUsers) -> None:
+    users.put(TEST)
+    assert users.remove("test")
+    assert not users.remove("test")
+    assert users.find("test") is None
+
+
+def test_an_upgrade_takes_the_place_of_what_was_found_and_of_nothing_else(users: RedisUsers) -> None:
+    users.put(TEST)
+    after = replace(TEST, passwords=("{ARGON2ID}b", CRAM_MD5))
+    assert not users.upgrade(replace(TEST, enabled=True), after)
+    assert not users.upgrade(User("other"), User("other", ("{SSHA}a",)))
+    assert users.find("test") == TEST
+    assert users.find("other") is None
+    assert users.upgrade(TEST, after)
+    assert users.find("test") == after
+
+
+def test_a_change_between_the_look_and_the_upgrade_wins(users: RedisUsers, client: redis.Redis, monkeypatch) -> None:
+    users.put(TEST)
+    write = users._write
+
+    def interrupted(pipeline: object, user: User) -> None:
+        client.hset("smtpgate:user:test", "plan", "new")
+        write(pipeline, user)
+
+    monkeypatch.setattr(users, "_write", interrupted)
+    assert not users.upgrade(TEST, replace(TEST, passwords=("{ARGON2ID}b",)))
+    assert users.find("test") == replace(TEST, plan="new")
+
+
+def test_names_are_those_below_the_prefix_to_the_letter(redis_server: Redis, client: redis.Redis) -> None:
+    users = RedisUsers(RedisSource(redis_server.uri, "a[b]*:"))
+    many = {f"user{number}@example.com" for number in range(2500)}
+    for name in many:
+        users.put(User(name))
+    client.hset("ab:other", mapping={"password": "x"})
+    assert set(users.names()) == many
+    assert users.find("user7@example.com") == User("user7@example.com")
+
+
+def test_a_key_of_another_type_and_a_value_that_means_nothing(users: RedisUsers, client: redis.Redis) -> None:
+    client.set("smtpgate:user:text", "x")
+    with pytest.raises(StoreDownError, match="WRONGTYPE"):
+        users.find("text")
+    client.hset("smtpgate:user:test", mapping={"plan": "a b"})
+    with pytest.raises(RecordError, match="plan is not a name"):
+        users.find("test")
+
+
+def test_the_password_of_a_source(redis_server: Redis, client: redis.Redis, users: RedisUsers) -> None:
+    client.config_set("requirepass", "päss:@/ word")
+    with pytest.raises(StoreDownError, match="Authentication required"):
+        users.find("test")
+    RedisUsers(RedisSource(redis_server.uri, password="päss:@/ word")).ping()
+    client.config_set("requirepass", "")
+
+
+def test_the_unix_socket(redis_server: Redis, users: RedisUsers) -> None:
+    users.put(TEST)
+    assert RedisUsers(RedisSource(redis_server.unix_uri)).find("test") == TEST
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_nobody_there(scheme: str) -> None:
+    users = RedisUsers(RedisSource(f"{scheme}://127.0.0.1:{free_port()}/0"))
+    for question in (users.ping, lambda: users.find("test"), lambda: users.put(TEST), lambda: list(users.names())):
+        with pytest.raises(StoreDownError, match="ConnectionError"):
+            question()
+
+
+def test_a_redis_that_hangs_is_waited_for_for_a_bounded_time_and_used_again(redis_server: Redis) -> None:
+    users = RedisUsers(RedisSource(redis_server.uri), timeout=0.2)
+    users.put(TEST)
+    redis_server.pause()
+    with pytest.raises(StoreDownError, match="Timeout"):
+        users.find("test")
+    redis_server.resume()
+    assert users.find("test") == TEST
+
+
+@pytest.mark.parametrize("uri", ["redis://h:x/0", "redis://h/0?hunter2=1", "redis://h/0?socket_timeout=hunter2"])
+def test_a_uri_that_redis_py_cannot_read(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read; expected e\.g\. redis://") as caught:
+        RedisUsers(RedisSource(uri))
+    assert "hunter2" not in str(caught.value)
