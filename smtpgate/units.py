@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -220,6 +221,31 @@ def parse_cidr(text: object) -> Network:
     return network
 
 
+UNIX: Final = "unix:"
+"""Whoever connects over a unix socket, as address and as network."""
+
+PeerNetwork = Network | Literal["unix:"]
+
+
+def parse_peers(text: object) -> PeerNetwork:
+    """What `parse_cidr` takes, or `unix:`."""
+    if text == UNIX:
+        return "unix:"
+    try:
+        return parse_cidr(text)
+    except InvalidValue as fault:
+        expected = f"{EXPECTED_CIDR}, {UNIX}" if fault.expected == EXPECTED_CIDR else fault.expected
+        raise InvalidValue(fault.message, expected, value=text) from None
+
+
+def is_among(host: str, peers: Sequence[PeerNetwork]) -> bool:
+    """Whether a textual address, or "unix:", is one of these."""
+    if host == UNIX:
+        return UNIX in peers
+    address = ipaddress.ip_address(host)
+    return any(network != UNIX and address in network for network in peers)
+
+
 @dataclass(frozen=True, slots=True)
 class HostPort:
     """A TCP address: host is a host name or a textual address without brackets. `str()` brackets v6."""
@@ -327,14 +353,27 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-DurationField = Annotated[float, PlainValidator(parse_duration)]
-SizeField = Annotated[int, PlainValidator(parse_size)]
-RateField = Annotated[Rate, PlainValidator(parse_rate)]
-CidrField = Annotated[Network, PlainValidator(parse_cidr)]
-HostPortField = Annotated[HostPort, PlainValidator(parse_hostport)]
-EndpointField = Annotated[HostPort | UnixPath, PlainValidator(parse_endpoint)]
-HostnameField = Annotated[str, PlainValidator(parse_hostname)]
-NameField = Annotated[str, PlainValidator(parse_name)]
+def json_text(pattern: str) -> WithJsonSchema:
+    """For a JSON Schema: text that the whole of this regular expression fits."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
+
+
+# What editors check; the parsers decide.
+DURATION_FORM: Final = r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)"
+SIZE_FORM: Final = "[0-9]+(B|[kK]B|[MGT]B|[KMGT]iB)?"
+_JSON_SIZE: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{SIZE_FORM}$"}]
+}
+
+DurationField = Annotated[float, PlainValidator(parse_duration), json_text(DURATION_FORM)]
+SizeField = Annotated[int, PlainValidator(parse_size), WithJsonSchema(_JSON_SIZE)]
+RateField = Annotated[Rate, PlainValidator(parse_rate), json_text(f"{SIZE_FORM}/{DURATION_FORM}")]
+CidrField = Annotated[Network, PlainValidator(parse_cidr), json_text("[0-9A-Fa-f:.]+(/[0-9]+)?")]
+PeerField = Annotated[PeerNetwork, PlainValidator(parse_peers), json_text("unix:|[0-9A-Fa-f:.]+(/[0-9]+)?")]
+HostPortField = Annotated[HostPort, PlainValidator(parse_hostport), json_text(".+:[0-9]+")]
+EndpointField = Annotated[HostPort | UnixPath, PlainValidator(parse_endpoint), json_text(".+:[0-9]+|unix:/.+")]
+HostnameField = Annotated[str, PlainValidator(parse_hostname), json_text("[A-Za-z0-9_.-]+")]
+NameField = Annotated[str, PlainValidator(parse_name), json_text(_NAME.pattern)]
 
 _T = TypeVar("_T")
 

@@ -358,3 +358,11 @@ def test_one_or_many_takes_a_list_too():
         cidr: OneOrMany[CidrField]
 
     assert Model.model_validate({"cidr": ["::1", "10.0.0.0/8"]}).cidr == [ip_network("::1"), ip_network("10.0.0.0/8")]
+
+
+def test_peers_are_networks_and_whoever_comes_over_a_unix_socket():
+    peers = [units.parse_peers(text) for text in ("10.0.0.0/8", "2001:db8::/32", "unix:")]
+    assert peers == [ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), "unix:"]
+    assert [units.is_among(host, peers) for host in ("10.1.2.3", "2001:db8::1", "unix:")] == [True, True, True]
+    assert [units.is_among(host, peers[:1]) for host in ("11.1.2.3", "::ffff:10.1.2.3", "unix:")] == [False] * 3
+    assert refusal(units.parse_peers, "unix:/run/mx.sock").endswith("2001:db8::/32, 192.0.2.1, unix:")
