@@ -65,6 +65,12 @@ _COMMANDS: Final = {
 }
 
 
+_WHOLE: Final = {
+    b"%b\r\n" % word: verb for word, verb in _COMMANDS.items() if verb in (Verb.DATA, Verb.RSET, Verb.QUIT)
+}
+"""Command lines that are always the same: there is nothing to look for in them."""
+
+
 class ClientProtocol:
     """One backend connection. See the module's docstring for the loop around it."""
 
@@ -112,6 +118,11 @@ class ClientProtocol:
         return self._farewell
 
     @property
+    def has_buffered(self) -> bool:
+        """The backend has said more than was handed out."""
+        return self._parser.buffered > 0
+
+    @property
     def can_reuse(self) -> bool:
         """Another transaction may start: READY, in step, nothing pending in either direction."""
         return self._state is ClientState.READY and not (self._awaited or self._parser.buffered or self._eof)
@@ -131,7 +142,8 @@ class ClientProtocol:
         Raises BackendProtocolError if the backend has already left or talked out of turn.
         """
         self._settle()
-        return self._register([(_verb(command), command) for command in commands])
+        self._register([_verb(command) for command in commands])
+        return commands[0] if len(commands) == 1 else b"".join(commands)
 
     def end_data(self, terminator: bytes = FINAL_DOT) -> bytes:
         """End the text begun by 354; returns the octets to write and awaits the final reply.
@@ -143,7 +155,8 @@ class ClientProtocol:
         if terminator not in (FINAL_DOT, b"\r\n" + FINAL_DOT):
             raise LocalProtocolError("the terminator of a text is .CRLF or CRLF.CRLF")
         self._settle()
-        return self._register([(Verb.END_OF_DATA, terminator)])
+        self._register([Verb.END_OF_DATA])
+        return terminator
 
     def tls_started(self) -> None:
         """The TLS handshake behind the 220 to STARTTLS is done: forget all, EHLO comes next (RFC 3207).
@@ -206,10 +219,10 @@ class ClientProtocol:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _register(self, commands: list[tuple[Verb, bytes]]) -> bytes:
+    def _register(self, verbs: list[Verb]) -> None:
         ahead = self._ahead
         before = self._awaited[-1] if self._awaited else None
-        for verb, _ in commands:
+        for verb in verbs:
             rule = RULES[verb]
             if ahead not in rule.legal:
                 raise LocalProtocolError(f"{verb.value} is not legal in state {ahead.value}")
@@ -218,8 +231,7 @@ class ClientProtocol:
             ahead = rule.success or ahead
             before = verb
         self._ahead = ahead
-        self._awaited.extend(verb for verb, _ in commands)
-        return b"".join(octets for _, octets in commands)
+        self._awaited += verbs
 
     def _answer(self, verb: Verb, reply: Reply) -> None:
         """Move the state by the reply to `verb`, already taken from the FIFO."""
@@ -230,7 +242,7 @@ class ClientProtocol:
             self._leave(reply, f"the backend closes the session: {_quote(reply)}")
             return
         if kind == rule.positive:
-            if self._state not in rule.legal | rule.also_from:
+            if self._state not in rule.legal and self._state not in rule.also_from:
                 state = self._state.value
                 raise self._fail(ProtocolViolation(f"{_quote(reply)} to {verb.value} in state {state}"))
             self._state = rule.success or self._state
@@ -258,10 +270,10 @@ class ClientProtocol:
         """Before a write: is the backend still there, and did it keep silent unless asked?"""
         if not self._awaited and (self._eof or self._parser.buffered):
             self.next_reply()
+            if self._failure is None and self._parser.buffered:
+                raise self._fail(ProtocolViolation("part of a reply that nobody asked for"))
         if self._failure is not None:
             raise self._failure
-        if self._parser.buffered and not self._awaited:
-            raise self._fail(ProtocolViolation("part of a reply that nobody asked for"))
 
     def _end(self) -> None:
         """The stream ended and all replies are taken. An idle backend may leave; a busy one has failed us."""
@@ -283,6 +295,8 @@ class ClientProtocol:
 
 def _verb(command: bytes) -> Verb:
     """Which verb a command line is. Raises LocalProtocolError for what is not one line of ours."""
+    if command in _WHOLE:
+        return _WHOLE[command]
     line = command[:-2]
     if command[-2:] != b"\r\n" or b"\r" in line or b"\n" in line or b"\0" in line:
         raise LocalProtocolError("a command is one line that ends in CRLF, without NUL")

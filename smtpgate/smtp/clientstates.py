@@ -27,6 +27,8 @@ class ClientState(enum.Enum):
     BDAT = "bdat"  # chunks under way (RFC 3030); only more chunks or RSET may follow
     CLOSED = "closed"  # for good
 
+    __hash__ = object.__hash__  # members are looked up for every command, and Enum's hash runs in Python
+
 
 class Verb(enum.Enum):
     """What can be answered."""
@@ -45,6 +47,8 @@ class Verb(enum.Enum):
     BDAT_LAST = "BDAT LAST"
     RSET = "RSET"
     QUIT = "QUIT"
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
-from smtpgate.smtp import grammar, replies
+from smtpgate.smtp import forwarded, grammar, replies
 from smtpgate.smtp.encode import unxtext
 from smtpgate.smtp.events import (
     Address,
@@ -30,13 +30,15 @@ from smtpgate.smtp.events import (
     RcptParams,
     Reset,
     StartTls,
+    Xclient,
+    Xforward,
 )
 from smtpgate.smtp.replies import Reply
 from smtpgate.smtp.states import Verb
 
 T = TypeVar("T")
 
-MAX_ARGUMENTS: Final = 10
+MAX_ARGUMENTS: Final = 11
 """Words after the verb. nginx's NGX_MAIL_MAX_ARGS; MAIL with every parameter that we know has 7."""
 
 MAX_OCTETS: Final = 2**63 - 1
@@ -169,11 +171,7 @@ def _rcpt(command: Command, _offer: Offer, smtputf8: bool) -> Rcpt:
     if match is None:
         known = grammar.TO.fullmatch(command.arguments)
         raise _RefusedError(replies.BAD_RECIPIENT if known else replies.INVALID_ARGUMENT)
-    given = _parameters(match["parameters"], _RCPT_KEYWORDS)
-    params = RcptParams(
-        notify=_valued(given, "NOTIFY", _notify),
-        orcpt=_valued(given, "ORCPT", _orcpt),
-    )
+    params = _rcpt_params(_parameters(match["parameters"], _RCPT_KEYWORDS))
     postmaster = match["postmaster"]
     if postmaster is not None:
         return Rcpt(Address(postmaster.decode("ascii"), ""), params, command.line)
@@ -192,6 +190,20 @@ def _data(command: Command, _offer: Offer, _smtputf8: bool) -> Data:
     return Data()
 
 
+def _xclient(command: Command, _offer: Offer, _smtputf8: bool) -> Xclient:
+    try:
+        return forwarded.parse_xclient(command.arguments)
+    except forwarded.AttributeFault:
+        raise _RefusedError(replies.INVALID_ARGUMENT) from None
+
+
+def _xforward(command: Command, _offer: Offer, _smtputf8: bool) -> Xforward:
+    try:
+        return forwarded.parse_xforward(command.arguments)
+    except forwarded.AttributeFault:
+        raise _RefusedError(replies.INVALID_ARGUMENT) from None
+
+
 _Parser = Callable[[Command, Offer, bool], Event]
 
 # STARTTLS, RSET and QUIT take no notice of arguments, as in nginx.
@@ -206,8 +218,26 @@ _PARSERS: Final[Mapping[Verb, _Parser]] = MappingProxyType(
         Verb.STARTTLS: lambda _command, _offer, _smtputf8: StartTls(),
         Verb.RSET: lambda _command, _offer, _smtputf8: Reset(),
         Verb.QUIT: lambda _command, _offer, _smtputf8: Quit(),
+        Verb.XCLIENT: _xclient,
+        Verb.XFORWARD: _xforward,
     }
 )
+
+
+VERB_OF: Final[Mapping[type, Verb]] = MappingProxyType(
+    {
+        Hello: Verb.EHLO,
+        StartTls: Verb.STARTTLS,
+        Mail: Verb.MAIL,
+        Rcpt: Verb.RCPT,
+        Data: Verb.DATA,
+        Reset: Verb.RSET,
+        Quit: Verb.QUIT,
+        Xclient: Verb.XCLIENT,
+        Xforward: Verb.XFORWARD,
+    }
+)
+"""The verb that a positive answer to an event moves the state by: HELO and EHLO are one there."""
 
 
 # --- ESMTP parameters (RFC 5321 section 4.1.2) --------------------------------------------------------------
@@ -240,7 +270,7 @@ def _mail_params(given: dict[str, str | None], offer: Offer) -> MailParams:
     Clients of a proxy that announces nothing (nginx does so by default) send them all the same.
     """
     if not given:
-        return _NO_PARAMS
+        return _NO_MAIL_PARAMS
     smtputf8 = "SMTPUTF8" in given
     if smtputf8 and not offer.smtputf8:
         raise _RefusedError(replies.UNKNOWN_PARAMETER)
@@ -259,7 +289,14 @@ def _mail_params(given: dict[str, str | None], offer: Offer) -> MailParams:
     )
 
 
-_NO_PARAMS: Final = MailParams()
+def _rcpt_params(given: dict[str, str | None]) -> RcptParams:
+    if not given:
+        return _NO_RCPT_PARAMS
+    return RcptParams(notify=_valued(given, "NOTIFY", _notify), orcpt=_valued(given, "ORCPT", _orcpt))
+
+
+_NO_MAIL_PARAMS: Final = MailParams()
+_NO_RCPT_PARAMS: Final = RcptParams()
 
 
 def _valued(given: dict[str, str | None], keyword: str, read: Callable[[str], T]) -> T | None:

@@ -19,12 +19,12 @@ than the message limits of the large providers (25 to 50 MB), so that an honest 
 
 
 class TextReader:
-    """DATA's text. max_size: octets of the largest message, None for any."""
+    """DATA's text. max_size: octets of the largest message, None for any. normalize: mend bare CR and LF."""
 
     __slots__ = ("_scanner", "_told")
 
-    def __init__(self, max_size: int | None) -> None:
-        self._scanner = DataScanner(max_size)
+    def __init__(self, max_size: int | None, *, normalize: bool = False) -> None:
+        self._scanner = DataScanner(max_size, normalize=normalize)
         self._told = False
 
     @property
@@ -51,12 +51,12 @@ class TextReader:
 
 
 class ChunkReader:
-    """The chunks of one message (RFC 3030): begin() each, then read() until its BodyEnd."""
+    """The chunks of one message (RFC 3030): begin() each, then read() until its BodyEnd. Arguments as above."""
 
     __slots__ = ("_chunk", "_left", "_scanner", "_told")
 
-    def __init__(self, max_size: int | None) -> None:
-        self._scanner = ChunkScanner(max_size)
+    def __init__(self, max_size: int | None, *, normalize: bool = False) -> None:
+        self._scanner = ChunkScanner(max_size, normalize=normalize)
         self._chunk = Bdat(0, last=False)
         self._left = 0
         self._told = False
@@ -79,7 +79,7 @@ class ChunkReader:
         self._left -= len(data)
         text = scanner.feed(data)
         if not self._left:
-            scanner.end(last=chunk.last)
+            text += scanner.end(last=chunk.last)
         events: list[Event] = []
         if text:
             events.append(Body(text))

@@ -5,6 +5,10 @@ further on can see another end of data in it (reference/security.md section 0, S
 CRLF.CRLF and nothing else (RFC 5321 section 4.1.1.4); it is looked for even after a fault, because a message
 that is refused early leaves its rest to be read as commands.
 
+A bare CR or LF is a fault, or is mended where the listener says `bare_newline: normalize`: a bare LF becomes
+CRLF, a bare CR a space, and dots are stuffed anew for the lines that result. The end is looked for in the octets
+as they came: mending can neither make nor hide one.
+
 No Python runs per line or per octet: a chunk costs one search for a dot at a line's start and one look at its
 line ends, about 1 ms a megabyte. All answers depend on the octets alone, never on where they were cut.
 
@@ -22,6 +26,7 @@ from smtpgate.smtp.events import BodyFault
 
 CRLF: Final = b"\r\n"
 DOT_AT_LINE_START: Final = b"\r\n."
+STUFFED_DOT: Final = b"\r\n.."
 END_OF_DATA: Final = b"\r\n.\r\n"
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -40,15 +45,16 @@ class Scanned(NamedTuple):
 class DataScanner:
     """One DATA text (RFC 5321 section 4.1.1.4). After the end it must not be fed again.
 
-    max_size: octets of the largest message (RFC 1870), None for any. size: octets so far, stuffed dots and
-    the terminator not among them. fault: the first fault in the order of the octets. discarded: octets read,
-    but not passed on because of the fault.
+    max_size: octets of the largest message (RFC 1870), None for any. normalize: mend bare CR and LF instead of
+    refusing them. size: octets so far as they are passed on, stuffed dots and the terminator not among them.
+    fault: the first fault in the order of the octets. discarded: octets read, but not passed on because of it.
     """
 
-    __slots__ = ("_guard", "_held", "_lead")
+    __slots__ = ("_guard", "_held", "_lead", "_normalize")
 
-    def __init__(self, max_size: int | None) -> None:
-        self._guard = _Guard(max_size)
+    def __init__(self, max_size: int | None, *, normalize: bool = False) -> None:
+        self._guard = _Guard(max_size, mended=normalize)
+        self._normalize = normalize
         # The start of the text counts as after a CRLF: the scan begins with one that is never handed out.
         self._held = CRLF
         self._lead = len(CRLF)
@@ -73,26 +79,36 @@ class DataScanner:
         if end >= 0:
             text, rest = data[: end + len(CRLF)], data[end + len(END_OF_DATA) :]
         else:
-            cut = len(data) - _held_back(data)
+            cut = len(data) - (_held_back(data) or self._waits_for_a_dot(data))
             text, rest, self._held = data[:cut], None, data[cut:]
         if not text:
             return Scanned(b"", rest)
         lead, self._lead = self._lead, 0
-        return Scanned(self._guard.judge(text, lead=lead, stuffed=dot >= 0), rest)
+        stuffed = dot >= 0
+        if self._normalize:
+            mended = _normalized(text, stuffed=stuffed)
+            stuffed = stuffed or mended is not text
+            text = mended
+        return Scanned(self._guard.judge(text, lead=lead, stuffed=stuffed), rest)
+
+    def _waits_for_a_dot(self, data: bytes) -> bool:
+        """A bare LF at the end of `data` begins a line: a dot that follows it must be stuffed."""
+        return self._normalize and data.endswith(b"\n")
 
 
 class ChunkScanner:
     """The chunks of one BDAT message (RFC 3030): the same promise, without terminator and dots.
 
     Call begin(), feed() and end() for each chunk. A CR at a chunk's end is held back until the next octet is
-    known. Attributes as in DataScanner.
+    known. Arguments and attributes as in DataScanner.
     """
 
-    __slots__ = ("_guard", "_held", "_max_size")
+    __slots__ = ("_guard", "_held", "_max_size", "_normalize")
 
-    def __init__(self, max_size: int | None) -> None:
-        self._guard = _Guard(None)
+    def __init__(self, max_size: int | None, *, normalize: bool = False) -> None:
+        self._guard = _Guard(max_size, mended=normalize)  # begin() is first, but does not know what mending adds
         self._max_size = max_size
+        self._normalize = normalize
         self._held = b""
 
     @property
@@ -117,13 +133,17 @@ class ChunkScanner:
         """The octets that may be passed on."""
         data = self._held + data
         self._held = b"\r" if data.endswith(b"\r") else b""
-        return self._guard.judge(data[: len(data) - len(self._held)])
+        return self._pass(data[: len(data) - len(self._held)])
 
-    def end(self, *, last: bool) -> None:
-        """The chunk has been read. A CR that nothing follows any more is a bare one."""
-        if last:
-            held, self._held = self._held, b""
-            self._guard.judge(held)
+    def end(self, *, last: bool) -> bytes:
+        """The chunk has been read. A CR that nothing follows any more is a bare one; what may be passed on of it."""
+        if not last:
+            return b""
+        held, self._held = self._held, b""
+        return self._pass(held)
+
+    def _pass(self, text: bytes) -> bytes:
+        return self._guard.judge(_normalized_lines(text) if self._normalize else text)
 
 
 class DotStuffer:
@@ -137,7 +157,7 @@ class DotStuffer:
     def feed(self, data: bytes) -> bytes:
         """`data`, stuffed."""
         joined = self._tail + data
-        stuffed = joined.replace(DOT_AT_LINE_START, b"\r\n..")[len(self._tail) :]
+        stuffed = joined.replace(DOT_AT_LINE_START, STUFFED_DOT)[len(self._tail) :]
         self._tail = joined[-len(CRLF) :]
         return stuffed
 
@@ -147,12 +167,13 @@ class DotStuffer:
 
 
 class _Guard:
-    """Counts a message's octets, and finds its first fault."""
+    """Counts a message's octets, and finds its first fault. mended: it gets texts without bare CR and LF."""
 
-    __slots__ = ("_max_size", "discarded", "fault", "size")
+    __slots__ = ("_max_size", "_mended", "discarded", "fault", "size")
 
-    def __init__(self, max_size: int | None) -> None:
+    def __init__(self, max_size: int | None, *, mended: bool) -> None:
         self._max_size = max_size
+        self._mended = mended
         self.size = 0
         self.discarded = 0
         self.fault: BodyFault | None = None
@@ -166,17 +187,17 @@ class _Guard:
         limit = None if self._max_size is None else self._max_size - self.size + lead
         self.size += len(text) - lead - dots
         if self.fault is None:
-            self.fault = _first_fault(text, len(text) - dots, limit)
+            self.fault = _first_fault(text, len(text) - dots, limit, mended=self._mended)
         if self.fault is None:
             return text[lead:]
         self.discarded += len(text) - lead
         return b""
 
 
-def _first_fault(text: bytes, size: int, limit: int | None) -> BodyFault | None:
+def _first_fault(text: bytes, size: int, limit: int | None, *, mended: bool) -> BodyFault | None:
     """The fault at the lowest octet. `size` is the text's without stuffed dots, `limit` what it may be."""
     found: list[tuple[int, BodyFault]] = []
-    if not _only_crlf(text):
+    if not mended and not _only_crlf(text):
         bare = _BARE.search(text)
         assert bare is not None
         found.append((bare.start(), BodyFault.BARE_NEWLINE))
@@ -192,6 +213,27 @@ def _first_fault(text: bytes, size: int, limit: int | None) -> BodyFault | None:
         )
         found.append((end - 1, BodyFault.TOO_BIG))
     return min(found, key=lambda fault: fault[0])[1] if found else None
+
+
+def _normalized(text: bytes, *, stuffed: bool) -> bytes:
+    """A piece of DATA's text, mended. stuffed: it has a dot after a CRLF, which marks transparency.
+
+    Such a dot goes before the line ends change: ".LF" after a CRLF, as it stands, would become the end of data. Then
+    the dots of all lines that result are stuffed, so that what leaves does not depend on where the text was cut.
+    """
+    plain = text.replace(DOT_AT_LINE_START, CRLF) if stuffed else text
+    lines = _normalized_lines(plain)
+    return text if lines is text else lines.replace(DOT_AT_LINE_START, STUFFED_DOT)
+
+
+def _normalized_lines(text: bytes) -> bytes:
+    """CRLF for each bare LF, a space for each bare CR; `text` itself where there are none.
+
+    Each step is one pass in C over the whole piece. Behind the first only a bare CR is left as CR.
+    """
+    if _only_crlf(text):
+        return text
+    return text.replace(CRLF, b"\n").replace(b"\r", b" ").replace(b"\n", CRLF)
 
 
 def _only_crlf(text: bytes) -> bool:

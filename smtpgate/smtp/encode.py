@@ -35,11 +35,13 @@ UNAVAILABLE: Final = "[UNAVAILABLE]"
 TEMPUNAVAIL: Final = "[TEMPUNAVAIL]"
 """Its host name could not be looked up now."""
 
-XCLIENT_ATTRIBUTES: Final = ("ADDR", "LOGIN", "NAME")
-"""In nginx's order (reference/nginx_mail.md section 6)."""
+XCLIENT_ATTRIBUTES: Final = ("ADDR", "LOGIN", "NAME", "PORT", "PROTO", "HELO", "DESTADDR", "DESTPORT")
+"""What Postfix knows, nginx's three first and in its order (reference/nginx_mail.md section 6)."""
 
 MAX_XCLIENT_LINE: Final = 512
 """Octets with CRLF: XCLIENT_README holds clients to RFC 5321 section 4.5.3.1.4 and tells them to split."""
+
+_XCLIENT_ROOM: Final = MAX_XCLIENT_LINE - len("XCLIENT\r\n")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HELLO_NAME = re.compile(r"[!-~]{1,255}")
@@ -54,6 +56,8 @@ _DOMAIN = re.compile(r'[^"\\<>@\x00-\x20\x7f]+')
 _HOST_NAME = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
+
+_PORT = re.compile(r"[0-9]{1,5}")
 
 # xtext = *( xchar / hexchar ), RFC 3461 section 4: "!" to "~" but "+" and "=" stand for themselves.
 _XTEXT = tuple(
@@ -144,30 +148,38 @@ def bdat(size: int, last: bool) -> bytes:
 def xclient(attributes: Mapping[str, str]) -> list[bytes]:
     """XCLIENT commands (Postfix XCLIENT_README, reference/nginx_mail.md section 6), to be sent one by one.
 
-    `attributes`: raw values of any of ADDR, LOGIN, NAME; they go out in that order. One command as a rule,
-    more where one would pass 512 octets.
-    ADDR is an address or "unix:"; "IPV6:" is put before an IPv6 address, an IPv4-mapped one is sent as IPv4.
+    `attributes`: raw values of any of XCLIENT_ATTRIBUTES; they go out in that order, in one command as a rule.
+    What passes 512 octets takes several, ADDR and LOGIN together in the last: Postfix forgets a LOGIN that an
+    XCLIENT does not name, and asks again who may say XCLIENT once it has another ADDR.
+    Any but PROTO may be UNAVAILABLE, which takes back what was said of it before. ADDR is an address or "unix:",
+    DESTADDR an address; "IPV6:" is put before an IPv6 address, an IPv4-mapped one is sent as IPv4.
     LOGIN is sent as xtext of its UTF-8 octets (surrogateescape gives back octets that are not UTF-8).
-    NAME that is not a host name becomes [UNAVAILABLE] (CVE-2026-28753).
-    Raises ValueError for an unknown attribute, an ADDR that is no address, an empty LOGIN or one that does
-    not fit a line: a shortened login would be somebody else's.
+    NAME that is not a host name becomes [UNAVAILABLE] (CVE-2026-28753), and so does a HELO that fits no line.
+    Raises ValueError for an unknown attribute, an ADDR that is no address, a PORT or PROTO that is none, an empty
+    LOGIN or one that does not fit a line: a shortened login would be somebody else's.
     """
     if unknown := attributes.keys() - set(XCLIENT_ATTRIBUTES):
         raise ValueError(f"XCLIENT attributes {sorted(unknown)}: expected some of {', '.join(XCLIENT_ATTRIBUTES)}")
-    commands: list[str] = []
-    room = 0
-    for attribute in XCLIENT_ATTRIBUTES:
-        if attribute not in attributes:
-            continue
-        word = f" {attribute}={_XCLIENT_ENCODERS[attribute](attributes[attribute])}"
-        if len(word) > room:
-            room = MAX_XCLIENT_LINE - len("XCLIENT\r\n")
-            if len(word) > room:
-                raise ValueError(f"XCLIENT {attribute}: {len(word)} octets as xtext, at most {room} fit a line")
-            commands.append("XCLIENT")
-        commands[-1] += word
-        room -= len(word)
-    return [_command("XCLIENT", command) for command in commands]
+    words = {
+        name: f" {name}={_XCLIENT_ENCODERS[name](attributes[name])}"
+        for name in XCLIENT_ATTRIBUTES
+        if name in attributes
+    }
+    if sum(map(len, words.values())) <= _XCLIENT_ROOM:
+        lines = ["".join(words.values())] if words else []
+    else:
+        who = words.pop("ADDR", "") + words.pop("LOGIN", "")
+        if len(who) > _XCLIENT_ROOM:
+            raise ValueError(
+                f"XCLIENT ADDR and LOGIN: {len(who)} octets as xtext, at most {_XCLIENT_ROOM} fit a line"
+            )
+        lines = [""]
+        for word in words.values():
+            if len(lines[-1] + word) > _XCLIENT_ROOM:
+                lines.append("")
+            lines[-1] += word
+        lines += [who] if who else []
+    return [_command("XCLIENT", f"XCLIENT{line}") for line in lines if line]
 
 
 def xtext(data: bytes) -> str:
@@ -183,13 +195,19 @@ def unxtext(text: str) -> bytes:
 
 
 def _xclient_addr(addr: str) -> str:
-    if addr == "unix:":
-        return addr
+    return addr if addr in ("unix:", UNAVAILABLE) else _xclient_address("ADDR", addr, ', or "unix:"')
+
+
+def _xclient_destaddr(addr: str) -> str:
+    return addr if addr == UNAVAILABLE else _xclient_address("DESTADDR", addr, "")
+
+
+def _xclient_address(attribute: str, addr: str, otherwise: str) -> str:
     try:
         # A zone ("fe80::1%eth0") means nothing on another machine.
         parsed = ipaddress.ip_address(addr.partition("%")[0])
     except ValueError:
-        raise ValueError('XCLIENT ADDR: expected an IPv4 or IPv6 address, or "unix:"') from None
+        raise ValueError(f"XCLIENT {attribute}: expected an IPv4 or IPv6 address{otherwise}") from None
     if parsed.version == 4:
         return str(parsed)
     return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else f"IPV6:{parsed}"
@@ -207,7 +225,31 @@ def _xclient_name(name: str) -> str:
     return UNAVAILABLE
 
 
-_XCLIENT_ENCODERS: Final = {"ADDR": _xclient_addr, "LOGIN": _xclient_login, "NAME": _xclient_name}
+def _xclient_port(port: str) -> str:
+    if port != UNAVAILABLE and not (_PORT.fullmatch(port) and int(port) <= 65535):
+        raise ValueError("XCLIENT PORT: expected a number from 0 to 65535")
+    return port
+
+
+def _xclient_proto(proto: str) -> str:
+    return _one_of("XCLIENT PROTO", proto, "SMTP", "ESMTP")
+
+
+def _xclient_helo(name: str) -> str:
+    encoded = xtext(name.encode("utf-8", "surrogateescape"))
+    return encoded if 0 < len(encoded) <= _XCLIENT_ROOM - len(" HELO=") else UNAVAILABLE
+
+
+_XCLIENT_ENCODERS: Final = {
+    "ADDR": _xclient_addr,
+    "LOGIN": _xclient_login,
+    "NAME": _xclient_name,
+    "PORT": _xclient_port,
+    "PROTO": _xclient_proto,
+    "HELO": _xclient_helo,
+    "DESTADDR": _xclient_destaddr,
+    "DESTPORT": _xclient_port,
+}
 
 
 def _hello(verb: str, name: str) -> bytes:

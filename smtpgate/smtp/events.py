@@ -8,6 +8,7 @@ are content, not commands, and need no answer; `BodyEnd` does.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -107,6 +108,31 @@ class Rcpt:
 
 
 @dataclass(frozen=True, slots=True)
+class Xclient:
+    """XCLIENT. An attribute that is None was not given, and stays what it was; "" was given as unavailable.
+
+    addr: textual. port, destport: 0 where unavailable. proto: "SMTP" or "ESMTP". login: text; octets that were no
+    UTF-8 survive as surrogates.
+    """
+
+    name: str | None = None
+    addr: str | None = None
+    port: int | None = None
+    proto: str | None = None
+    helo: str | None = None
+    login: str | None = None
+    destaddr: str | None = None
+    destport: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Xforward:
+    """XFORWARD: for the log, never for a decision. Names in lower case -> values, "" where unavailable."""
+
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """DATA after at least one accepted RCPT. Answer 354, or refuse."""
 
@@ -197,5 +223,7 @@ Event = (
     | BodyEnd
     | Reset
     | Quit
+    | Xclient
+    | Xforward
     | Closed
 )

@@ -107,7 +107,7 @@ def mailbox(match: re.Match[bytes], *, utf8: bool) -> Address:
         raise AddressError("address too long")
     if domain.startswith(b"["):
         _check_literal(domain[1:-1].decode("ascii"))
-    elif any(len(label) > MAX_LABEL for label in domain.split(b".")):
+    elif len(domain) > MAX_LABEL and any(len(label) > MAX_LABEL for label in domain.split(b".")):
         raise AddressError("a part of the domain is too long")
     try:
         encoding = "utf-8" if utf8 else "ascii"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -25,6 +25,7 @@ class Reply:
     code: int
     lines: tuple[str, ...]
     close: bool = False
+    _wire: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     @property
     def positive(self) -> bool:
@@ -37,11 +38,13 @@ class Reply:
         return " / ".join(self.lines)
 
     def wire(self) -> bytes:
-        *first, last = self.lines
-        wire = f"{self.code} {last}\r\n"
-        if first:
-            wire = "".join([f"{self.code}-{line}\r\n" for line in first]) + wire
-        return wire.encode("utf-8", "surrogateescape")
+        if not self._wire:  # most of what is said is one of a few constants
+            *first, last = self.lines
+            wire = f"{self.code} {last}\r\n"
+            if first:
+                wire = "".join([f"{self.code}-{line}\r\n" for line in first]) + wire
+            object.__setattr__(self, "_wire", wire.encode("utf-8", "surrogateescape"))
+        return self._wire
 
     def closing(self) -> Reply:
         """The same reply, with the connection's end after it."""
@@ -65,6 +68,11 @@ def parse(text: str, *, close: bool = False) -> Reply:
     return Reply(int(match[1]), (match[2],), close)
 
 
+def greeting(server_name: str) -> Reply:
+    """nginx's, which also answers XCLIENT (Postfix, XCLIENT_README)."""
+    return reply(220, f"{server_name} ESMTP ready")
+
+
 # --- nginx's words (reference/nginx_mail.md sections 3, 4.2 and 7) ------------------------------------------
 
 OK: Final = reply(250, "2.0.0 OK")
@@ -75,10 +83,13 @@ INVALID_COMMAND: Final = reply(500, "5.5.1 Invalid command")
 INVALID_ARGUMENT: Final = reply(501, "5.5.4 Invalid argument")
 BAD_SEQUENCE: Final = reply(503, "5.5.1 Bad sequence of commands")
 AUTH_REQUIRED: Final = reply(530, "5.7.1 Authentication required")
+EARLY_TALKER: Final = reply(503, "5.5.0 Improper use of SMTP command pipelining", close=True)
+NO_CERTIFICATE: Final = reply(421, "4.7.1 No required SSL certificate", close=True)
 INTERNAL_ERROR: Final = reply(451, "4.3.2 Internal server error", close=True)
 
 # --- where nginx has none -----------------------------------------------------------------------------------
 
+NOTHING_SHOWN: Final = reply(535, "5.7.8 No certificate was shown")  # RFC 4954 section 6
 TLS_REQUIRED: Final = reply(530, "5.7.0 Must issue a STARTTLS command first")  # RFC 3207 section 4
 BARE_NEWLINE: Final = reply(521, "5.5.2 bare <LF> received", close=True)  # Postfix, smtpd_forbid_bare_newline
 NOT_HTTP: Final = reply(521, "5.5.1 This is an SMTP server", close=True)  # RFC 7504; reference/security.md C5
@@ -93,6 +104,7 @@ TOO_BIG: Final = reply(552, "5.3.4 Message size exceeds fixed limit")  # RFC 187
 TOO_MANY_RECIPIENTS: Final = reply(452, "4.5.3 Too many recipients")  # RFC 5321 section 4.5.3.1.10
 OTHER_ROUTE: Final = reply(452, "4.5.3 Recipient takes another route, send it in another message")
 
+NO_STORAGE: Final = reply(452, "4.3.1 Insufficient system storage")
 BACKEND_LOST: Final = reply(451, "4.4.2 Mail server lost, try again later")
 TIMED_OUT: Final = reply(421, "4.4.2 Timeout, closing connection", close=True)
 SHUTTING_DOWN: Final = reply(421, "4.3.2 Service shutting down, try again later", close=True)

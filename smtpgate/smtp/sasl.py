@@ -192,6 +192,9 @@ MECHANISMS: Final[Mapping[str, Mechanism]] = MappingProxyType(
 TOKEN_MECHANISMS: Final = frozenset({"XOAUTH2", "OAUTHBEARER"})
 """Whoever overhears one of these has the token: RFC 7628 section 3 and RFC 6750 section 5.3 demand TLS."""
 
+TLS_MECHANISMS: Final = TOKEN_MECHANISMS | {"EXTERNAL"}
+"""Not to be offered where TLS can be had and is not up: EXTERNAL is about a certificate that TLS has shown."""
+
 
 def cram_salt(token: str, now: float, server_name: str) -> str:
     """nginx's CRAM-MD5 challenge `<RANDOM.UNIXTIME@SERVER_NAME>`, decimal (auth_http.md section 3).

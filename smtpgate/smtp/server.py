@@ -39,8 +39,7 @@ from smtpgate.smtp.events import (
     Mail,
     Quit,
     Rcpt,
-    Reset,
-    StartTls,
+    Xclient,
 )
 from smtpgate.smtp.lines import LineBuffer, LineFault
 from smtpgate.smtp.replies import Reply
@@ -64,19 +63,26 @@ MAX_AUTH_LINE: Final = 12288
 
 
 class ServerProtocol:
-    """One client's dialogue. See the module's docstring for how to drive it."""
+    """One client's dialogue. See the module's docstring for how to drive it.
 
-    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
+    trusted: the client may speak for others. impostures: how often one that may not has tried to.
+    """
+
+    def __init__(self, settings: ServerSettings, *, tls: bool = False, trusted: bool = False) -> None:
         self._settings = settings
-        self._bars = settings.bars(tls=tls)
+        self._normalize = settings.bare_newline == "normalize"
+        self._tls = tls
+        self._trusted = trusted
+        self.impostures = 0
+        self._bars = settings.bars(tls=tls, trusted=trusted)
         self._buffer = LineBuffer()
         self._eof = False
-        self._out = bytearray()
+        self._out = b""
         self._ready: deque[Event] = deque()  # read, not yet handed out
         self._unanswered: Event | None = None
         self._state = State.START
         self._errors = 0
-        self._closed = Closed()
+        self._closed = _LEFT
         self._closing = False
         self._forget()
 
@@ -107,13 +113,13 @@ class ServerProtocol:
         return self._state is State.TEXT or self._state is State.CHUNK
 
     @property
-    def has_buffered(self) -> bool:
-        """The client has said more than was handed out."""
-        return len(self._buffer) > 0
+    def buffered(self) -> int:
+        """Octets that the client has said beyond what was handed out."""
+        return len(self._buffer)
 
     def greet(self, reply: Reply | None = None) -> None:
         """Queue nginx's greeting, or another one; one that closes ends the dialogue."""
-        self._say(reply or Reply(220, (f"{self._settings.server_name} ESMTP ready",)))
+        self._say(reply or self._settings.greeting)
 
     def receive_data(self, data: bytes) -> None:
         """Keep what the client sent. Nothing is parsed before next_event()."""
@@ -126,10 +132,7 @@ class ServerProtocol:
 
     def data_to_send(self) -> bytes:
         """Take what is queued for the client."""
-        if not self._out:
-            return b""
-        data = bytes(self._out)
-        self._out.clear()
+        data, self._out = self._out, b""
         return data
 
     def next_event(self) -> Event | None:
@@ -159,7 +162,7 @@ class ServerProtocol:
         event, self._unanswered = self._unanswered, None
         if event is None:
             raise AssertionError(f"no event waits for {reply.code} {reply.text}")
-        verb = _VERB_OF.get(type(event))
+        verb = command.VERB_OF.get(type(event))
         if verb is not None and reply.positive:
             self._succeed(verb, event, reply)
         elif verb is Verb.DATA:
@@ -192,7 +195,8 @@ class ServerProtocol:
         """
         assert self._state is State.HANDSHAKE, "no STARTTLS was answered"
         self._buffer.clear()
-        self._bars = self._settings.bars(tls=True)
+        self._tls = True
+        self._bars = self._settings.bars(tls=True, trusted=self._trusted)
         self._move(State.START)
 
     def abort(self, reply: Reply) -> None:
@@ -238,7 +242,13 @@ class ServerProtocol:
                 self._recipients += 1
             case Data():
                 assert reply.code == 354, f"{reply.code} to DATA; expected 354 or a refusal"
-                self._content = TextReader(self._settings.max_size)
+                self._content = TextReader(self._settings.max_size, normalize=self._normalize)
+            case Xclient(login=login):
+                # Another client from here on (Postfix, XCLIENT_README: "the server state is reset").
+                self._bars = self._settings.bars(tls=self._tls, trusted=True)
+                if login:
+                    self._bars.discard(Bar.NO_AUTH)
+                    self._bars.add(Bar.AUTHENTICATED)
             case Quit():
                 assert reply.close, f"{reply.code} to QUIT does not close"
 
@@ -260,9 +270,9 @@ class ServerProtocol:
     def _take_line(self) -> bytes | None:
         """The next line; None if there is none, or none any more."""
         buffer = self._buffer
-        line = buffer.take_line(self._settings.max_line)
+        line = buffer.take_line(self._settings.max_line, bare_lf=self._normalize)
         if line is LineFault.TOO_LONG and (self._state is State.AUTH or buffer.starts_with(b"AUTH ")):
-            line = buffer.take_line(max(self._settings.max_line, MAX_AUTH_LINE))
+            line = buffer.take_line(max(self._settings.max_line, MAX_AUTH_LINE), bare_lf=self._normalize)
         if not isinstance(line, LineFault):
             return line
         if line is LineFault.TOO_LONG:
@@ -287,6 +297,7 @@ class ServerProtocol:
         elif said.verb in ANSWERED_ANYWHERE:
             self._say(ANSWERED_ANYWHERE[said.verb])
         elif refused is not None:
+            self.impostures += said.verb in _FOR_OTHERS and refused is INVALID
             self._refuse(refused)
         elif said.verb is Verb.RCPT and self._recipients >= self._settings.max_rcpts:
             self._say(replies.TOO_MANY_RECIPIENTS)
@@ -330,7 +341,7 @@ class ServerProtocol:
         elif refused is None:
             content = self._content
             if not isinstance(content, ChunkReader):
-                content = self._content = ChunkReader(self._settings.max_size)
+                content = self._content = ChunkReader(self._settings.max_size, normalize=self._normalize)
             events = content.begin(chunk)
             if content.excess is not None:
                 self._give_up_on_message(content.excess)
@@ -364,20 +375,10 @@ class ServerProtocol:
         raise AssertionError("STARTTLS was answered, but tls_started() not called")
 
 
+_LEFT: Final = Closed()
 _NEED_NO_ANSWER: Final = frozenset((Body, BodyFaulted, Bdat, Closed))
+_FOR_OTHERS: Final = frozenset((Verb.XCLIENT, Verb.XFORWARD))
 _MESSAGE_OPEN: Final = frozenset((State.TEXT, State.CHUNK, State.BDAT))
-
-_VERB_OF: Final[Mapping[type, Verb]] = MappingProxyType(
-    {
-        Hello: Verb.EHLO,
-        StartTls: Verb.STARTTLS,
-        Mail: Verb.MAIL,
-        Rcpt: Verb.RCPT,
-        Data: Verb.DATA,
-        Reset: Verb.RSET,
-        Quit: Verb.QUIT,
-    }
-)
 
 _READERS: Final[Mapping[State, Callable[[ServerProtocol], bool]]] = MappingProxyType(
     {

@@ -36,6 +36,8 @@ class Verb(enum.Enum):
     VRFY = b"VRFY"
     EXPN = b"EXPN"
     HELP = b"HELP"
+    XCLIENT = b"XCLIENT"
+    XFORWARD = b"XFORWARD"
 
     __hash__ = object.__hash__  # members are looked up for every command, and Enum's hash runs in Python
 
@@ -67,8 +69,9 @@ class Bar(enum.Enum):
     NO_CHUNKING = "CHUNKING is not offered"
     NO_HELLO = "the listener demands HELO or EHLO first"
     NO_AUTH = "the listener demands authentication first"
-    NO_TOKENS = "mechanisms that show a bearer token are offered after STARTTLS only"
+    NO_TOKENS = "mechanisms that show a bearer token or a certificate are offered after STARTTLS only"
     AUTHENTICATED = "authenticated already"
+    UNTRUSTED = "this client may not speak for others"
 
     __hash__ = object.__hash__
 
@@ -98,6 +101,9 @@ BARS: Final[Mapping[Verb, tuple[tuple[Bar, Refusal], ...]]] = MappingProxyType(
         Verb.MAIL: (_TLS_FIRST, _HELLO_FIRST, (Bar.NO_AUTH, Refusal(replies.AUTH_REQUIRED))),
         Verb.DATA: ((Bar.NO_AUTH, INVALID),),
         Verb.BDAT: ((Bar.NO_CHUNKING, Refusal(replies.NO_CHUNKING)), (Bar.NO_AUTH, INVALID)),
+        # To everybody else these are unknown commands, as in nginx (reference/security.md E1).
+        Verb.XCLIENT: ((Bar.UNTRUSTED, INVALID), _TLS_FIRST),
+        Verb.XFORWARD: ((Bar.UNTRUSTED, INVALID), _TLS_FIRST),
     }
 )
 
@@ -112,7 +118,14 @@ _TLS: Final = {Verb.STARTTLS: State.HANDSHAKE}
 
 ON_SUCCESS: Final[Mapping[State, Mapping[Verb, State]]] = MappingProxyType(
     {
-        State.START: {**_ALWAYS, **_TLS, Verb.AUTH: State.START, Verb.MAIL: State.MAIL},
+        State.START: {
+            **_ALWAYS,
+            **_TLS,
+            Verb.AUTH: State.START,
+            Verb.MAIL: State.MAIL,
+            Verb.XCLIENT: State.START,
+            Verb.XFORWARD: State.START,
+        },
         State.MAIL: {**_ALWAYS, **_TLS, Verb.RCPT: State.RCPT},
         State.RCPT: {
             **_ALWAYS,

@@ -613,6 +613,16 @@ def test_no_reuse_while_a_reply_is_due() -> None:
     assert not client.can_reuse
 
 
+def test_what_has_come_and_was_not_handed_out() -> None:
+    client = opened(PIPELINED_EHLO)
+    client.send(b"MAIL FROM:<a@b.test>\r\n", b"RCPT TO:<c@d.test>\r\n")
+    seen = []
+    for data in (b"250 a\r\n25", b"0 b\r\n"):
+        client.receive_data(data)
+        seen += [client.has_buffered, client.next_reply() is not None, client.has_buffered]
+    assert seen == [True, True, True, True, True, False]
+
+
 def test_it_shows_itself() -> None:
     client = opened()
     client.send(MAIL, RCPT)

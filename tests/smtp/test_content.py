@@ -82,3 +82,14 @@ def test_a_skipped_chunk() -> None:
     reader.read(buffer)
     assert reader.done
     assert buffer.take_line(100) == b"NOOP"
+
+
+def test_normalized_text_and_chunks() -> None:
+    text, buffer = TextReader(None, normalize=True), filled(b"a\n.\rb\r\n.\r\nQUIT\r\n")
+    assert text.read(buffer) == [Body(b"a\r\n.. b\r\n"), BodyEnd(8, last=True, fault=None)]
+    assert buffer.take_line(100) == b"QUIT"
+    reader, buffer = ChunkReader(None, normalize=True), filled(b"a\nb\rQUIT\r\n")
+    reader.begin(Bdat(4, last=True))
+    # The CR is known for a bare one when nothing follows it any more.
+    assert reader.read(buffer) == [Body(b"a\r\nb "), BodyEnd(5, last=True, fault=None)]
+    assert buffer.take_line(100) == b"QUIT"

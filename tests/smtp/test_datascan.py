@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textoracle import first_fault, mended, normalize_oracle, oracle
 
 from smtpgate.smtp.datascan import ChunkScanner, DataScanner, DotStuffer
 from smtpgate.smtp.events import BodyFault
@@ -19,9 +20,11 @@ def splits(octets: bytes) -> Iterator[list[bytes]]:
         yield [octets[:at], octets[at:]]
 
 
-def scan(pieces: Sequence[bytes], max_size: int | None = None) -> tuple[bytes, bytes | None, DataScanner]:
+def scan(
+    pieces: Sequence[bytes], max_size: int | None = None, *, normalize: bool = False
+) -> tuple[bytes, bytes | None, DataScanner]:
     """The text handed out, what is behind the end, and the scanner."""
-    scanner = DataScanner(max_size)
+    scanner = DataScanner(max_size, normalize=normalize)
     text = b""
     for number, piece in enumerate(pieces):
         scanned = scanner.feed(piece)
@@ -120,61 +123,116 @@ def test_what_is_discarded_is_counted() -> None:
     assert scanner.size == len(b"ab\r\nc\nd\r\nef\r\n")
 
 
-# --- a byte-at-a-time oracle ---------------------------------------------------------------------------------
-
-
-def oracle(wire: bytes, max_size: int | None) -> tuple[bytes | None, bytes | None, int, BodyFault | None]:
-    """(text or None with a fault, rest or None without an end, size, fault), read as RFC 5321 is written."""
-    end = next((i for i in range(len(wire)) if (b"\r\n" + wire)[i : i + 5] == b"\r\n.\r\n"), None)
-    text = wire if end is None else wire[:end]
-    size, fault = 0, None
-    for i, octet in enumerate(text):
-        before = (b"\r\n" + text)[i : i + 2]
-        if not (octet == 0x2E and before == b"\r\n"):
-            size += 1
-        if fault is None:
-            bare_lf = octet == 0x0A and before[1:] != b"\r"
-            bare_cr = octet == 0x0D and text[i + 1 : i + 2] != b"\n"
-            if bare_lf or bare_cr:
-                fault = BARE
-            elif octet == 0:
-                fault = NUL
-            elif max_size is not None and size > max_size:
-                fault = BIG
-    return (None if fault else text), (None if end is None else wire[end + 3 :]), size, fault
+# --- against a byte-at-a-time oracle -------------------------------------------------------------------------
 
 
 PARTS = [b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\r\n..", b"a", b"bcd", b"\0", b"\x85", b"MAIL\r\n"]
 WIRES = st.lists(st.sampled_from(PARTS), max_size=30).map(b"".join)
 
 
-@settings(max_examples=400)
-@given(WIRES, st.lists(st.integers(1, 9), min_size=1, max_size=12), st.sampled_from([None, 5, 12]))
-def test_any_chunking_gives_what_the_oracle_says(wire: bytes, lengths: list[int], max_size: int | None) -> None:
-    wire += b"\r\n.\r\nQUIT\r\n"
+def cut(wire: bytes, lengths: Sequence[int]) -> list[bytes]:
+    """Pieces of these lengths, over and over."""
     pieces, at, turn = [], 0, 0
     while at < len(wire):
         length = lengths[turn % len(lengths)]
         pieces.append(wire[at : at + length])
         at, turn = at + length, turn + 1
+    return pieces
+
+
+@settings(max_examples=400)
+@given(WIRES, st.lists(st.integers(1, 9), min_size=1, max_size=12), st.sampled_from([None, 5, 12]))
+def test_any_chunking_gives_what_the_oracle_says(wire: bytes, lengths: list[int], max_size: int | None) -> None:
+    wire += b"\r\n.\r\nQUIT\r\n"
     text, rest, size, fault = oracle(wire, max_size)
-    got, behind, scanner = scan(pieces, max_size)
+    got, behind, scanner = scan(cut(wire, lengths), max_size)
     assert (behind, scanner.size, scanner.fault) == (rest, size, fault)
     if text is not None:
         assert got == text
 
 
+# --- normalize -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=600)
+@given(WIRES, st.lists(st.integers(1, 9), min_size=1, max_size=12), st.sampled_from([None, 5, 12]))
+def test_normalized_any_chunking_gives_what_the_oracle_says(
+    wire: bytes, lengths: list[int], max_size: int | None
+) -> None:
+    wire += b"\r\n.\r\nQUIT\r\n"
+    text, rest, size, fault = normalize_oracle(wire, max_size)
+    got, behind, scanner = scan(cut(wire, lengths), max_size, normalize=True)
+    assert (behind, scanner.size, scanner.fault) == (rest, size, fault)
+    if text is not None:
+        assert got == text
+
+
+@pytest.mark.parametrize(
+    ("wire", "text", "size"),
+    [
+        (b"a\nb\r\n.\r\n", b"a\r\nb\r\n", 6),
+        (b"a\rb\r\n.\r\n", b"a b\r\n", 5),
+        (b"a\r\r\n.\r\n", b"a \r\n", 4),
+        (b"a\n\r\n.\r\n", b"a\r\n\r\n", 5),
+        (b"a\n\rb\r\n.\r\n", b"a\r\n b\r\n", 7),
+        # No end, and none after mending.
+        (b"a\n.\nMAIL\r\n.\r\n", b"a\r\n..\r\nMAIL\r\n", 12),
+        (b"a\n.\r\nMAIL\r\n.\r\n", b"a\r\n..\r\nMAIL\r\n", 12),
+        (b"a\n..\n\r\n.\r\n", b"a\r\n...\r\n\r\n", 9),
+        (b"a\r.\rb\r\n.\r\n", b"a . b\r\n", 7),
+        (b"a\r\n.\rb\r\n.\r\n", b"a\r\n b\r\n", 7),
+        # The dot after a CRLF marks transparency; left before a mended LF it would be the end.
+        (b"a\r\n.\nb\r\n.\r\n", b"a\r\n\r\nb\r\n", 8),
+        (b"a\r\n..\nb\r\n.\r\n", b"a\r\n..\r\nb\r\n", 9),
+        (b".\nb\r\n.\r\n", b"\r\nb\r\n", 5),
+        (b"\n.\r\n\r\n.\r\n", b"\r\n..\r\n\r\n", 7),
+        (b"\n.\r\n.\r\n", b"\r\n..\r\n", 5),
+    ],
+)
+def test_bare_newlines_are_mended_at_every_split(wire: bytes, text: bytes, size: int) -> None:
+    for pieces in splits(wire):
+        got, behind, scanner = scan(pieces, normalize=True)
+        assert (got, behind, scanner.size, scanner.fault) == (text, b"", size, None), pieces
+
+
+@pytest.mark.parametrize(
+    ("wire", "max_size", "fault"),
+    [
+        (b"a\r\0\n.\r\n\r\n.\r\n", None, NUL),
+        (b"a\n\0\r\n.\r\n", None, NUL),
+        (b"1\n2\n3\r\n.\r\n", 9, None),  # as it leaves
+        (b"1\n2\n3\r\n.\r\n", 8, BIG),
+        (b"1\n.\n3\r\n.\r\n", 9, None),
+        (b"1\n2\n3\0\r\n.\r\n", 7, NUL),
+        (b"1\n2\n3\0\r\n.\r\n", 6, BIG),
+    ],
+)
+def test_normalized_the_first_fault_in_the_order_of_octets_wins(
+    wire: bytes, max_size: int | None, fault: BodyFault | None
+) -> None:
+    for pieces in splits(wire):
+        _, behind, scanner = scan(pieces, max_size, normalize=True)
+        assert (behind, scanner.fault) == (b"", fault), pieces
+
+
+def test_a_bare_lf_is_held_back_until_its_line_begins() -> None:
+    scanner = DataScanner(None, normalize=True)
+    assert [scanner.feed(piece).text for piece in (b"a\n", b".", b"b")] == [b"a", b"\r\n..", b"b"]
+
+
 # --- BDAT ----------------------------------------------------------------------------------------------------
 
 
-def chunks(parts: Sequence[bytes], max_size: int | None = None, piece: int = 100) -> tuple[bytes, ChunkScanner]:
-    scanner = ChunkScanner(max_size)
+def chunks(
+    parts: Sequence[bytes], max_size: int | None = None, piece: int = 100, *, normalize: bool = False
+) -> tuple[bytes, ChunkScanner]:
+    scanner = ChunkScanner(max_size, normalize=normalize)
     text = b""
     for number, part in enumerate(parts, 1):
         scanner.begin(len(part))
         for at in range(0, len(part), piece):
             text += scanner.feed(part[at : at + piece])
-        scanner.end(last=number == len(parts))
+        text += scanner.end(last=number == len(parts))
     return text, scanner
 
 
@@ -223,6 +281,31 @@ def test_a_chunk_that_makes_the_message_too_big_is_a_fault_before_it_is_read() -
     assert scanner.fault is BIG
     assert scanner.feed(b"x") == b""
     assert scanner.discarded == 1
+
+
+@settings(max_examples=300)
+@given(st.lists(WIRES, max_size=4), st.integers(1, 7))
+def test_chunks_are_normalized_as_the_oracle_says(parts: list[bytes], piece: int) -> None:
+    text, scanner = chunks(parts, piece=piece, normalize=True)
+    whole = mended(b"".join(parts))
+    assert scanner.fault is first_fault(whole, None)
+    assert scanner.size == len(whole)
+    if scanner.fault is None:
+        assert text == whole
+
+
+@pytest.mark.parametrize(
+    ("parts", "max_size", "fault"),
+    [
+        ([b"1\n3\n"], 6, None),
+        ([b"1\n3\n"], 5, BIG),  # the chunk itself would fit
+        ([b"12\r", b"\n"], 4, None),
+        ([b"12\n", b"4"], 4, BIG),
+        ([b"12\r"], 3, None),
+    ],
+)
+def test_what_normalizing_adds_to_a_chunk_counts(parts: list[bytes], max_size: int, fault: BodyFault | None) -> None:
+    assert chunks(parts, max_size, normalize=True)[1].fault is fault
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,26 @@ def test_bdat(size: int, last: bool, command: bytes) -> None:
         ({"LOGIN": "x=y+z w%\udce9"}, b"XCLIENT LOGIN=x+3Dy+2Bz+20w%+E9\r\n"),
         ({"LOGIN": "é"}, b"XCLIENT LOGIN=+C3+A9\r\n"),
         ({"LOGIN": "a\r\nRSET\r\n\0\x7f"}, b"XCLIENT LOGIN=a+0D+0ARSET+0D+0A+00+7F\r\n"),
+        (
+            {
+                "DESTPORT": "587",
+                "DESTADDR": "2001:db8::2",
+                "HELO": "c=t+1",
+                "PROTO": "ESMTP",
+                "PORT": "40000",
+                "ADDR": "192.0.2.7",
+                "LOGIN": "ann",
+                "NAME": "c.example",
+            },
+            b"XCLIENT ADDR=192.0.2.7 LOGIN=ann NAME=c.example PORT=40000 PROTO=ESMTP HELO=c+3Dt+2B1"
+            b" DESTADDR=IPV6:2001:db8::2 DESTPORT=587\r\n",
+        ),
+        (
+            dict.fromkeys(["ADDR", "LOGIN", "NAME", "PORT", "HELO", "DESTADDR", "DESTPORT"], "[UNAVAILABLE]"),
+            b"XCLIENT ADDR=[UNAVAILABLE] LOGIN=[UNAVAILABLE] NAME=[UNAVAILABLE] PORT=[UNAVAILABLE]"
+            b" HELO=[UNAVAILABLE] DESTADDR=[UNAVAILABLE] DESTPORT=[UNAVAILABLE]\r\n",
+        ),
+        ({"HELO": "+" * 200}, b"XCLIENT HELO=[UNAVAILABLE]\r\n"),
     ],
 )
 def test_xclient(attributes: dict[str, str], command: bytes) -> None:
@@ -259,29 +279,41 @@ def test_a_host_name(name: str) -> None:
 def test_a_long_identity_takes_several_commands() -> None:
     name = ".".join(["n" * 60] * 4)
     login = "l" * 240
-    first, second = xclient({"ADDR": "2001:db8::1", "LOGIN": login, "NAME": name})
-    assert first == b"XCLIENT ADDR=IPV6:2001:db8::1 LOGIN=" + login.encode() + b"\r\n"
-    assert second == b"XCLIENT NAME=" + name.encode() + b"\r\n"
+    helo = "h" * 255
+    first, second, last = xclient({"ADDR": "2001:db8::1", "LOGIN": login, "NAME": name, "HELO": helo, "PORT": "9"})
+    assert first == b"XCLIENT NAME=" + name.encode() + b" PORT=9\r\n"
+    assert second == b"XCLIENT HELO=" + helo.encode() + b"\r\n"
+    assert last == b"XCLIENT ADDR=IPV6:2001:db8::1 LOGIN=" + login.encode() + b"\r\n"
 
 
 def test_a_line_may_be_full() -> None:
     login = "l" * (MAX_XCLIENT_LINE - len("XCLIENT ADDR=192.0.2.7 LOGIN=\r\n"))
     (line,) = xclient({"ADDR": "192.0.2.7", "LOGIN": login})
     assert len(line) == MAX_XCLIENT_LINE
-    assert [len(line) for line in xclient({"ADDR": "192.0.2.7", "LOGIN": login + "l"})] == [24, 498]
+    assert [len(line) for line in xclient({"ADDR": "192.0.2.7", "LOGIN": login, "NAME": "a"})] == [16, 512]
 
 
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ({"PORT": "25"}, "XCLIENT attributes ['PORT']: expected some of ADDR, LOGIN, NAME"),
-        ({"addr": "::1"}, "XCLIENT attributes ['addr']: expected some of ADDR, LOGIN, NAME"),
+        (
+            {"addr": "::1"},
+            "XCLIENT attributes ['addr']: expected some of ADDR, LOGIN, NAME, PORT, PROTO, HELO, DESTADDR, DESTPORT",
+        ),
+        ({"PORT": "65536"}, "XCLIENT PORT: expected a number from 0 to 65535"),
+        ({"DESTPORT": "+5"}, "XCLIENT PORT: expected a number from 0 to 65535"),
+        ({"PROTO": "[UNAVAILABLE]"}, "XCLIENT PROTO: expected SMTP or ESMTP"),
+        ({"DESTADDR": "unix:"}, "XCLIENT DESTADDR: expected an IPv4 or IPv6 address"),
         ({"ADDR": ""}, 'XCLIENT ADDR: expected an IPv4 or IPv6 address, or "unix:"'),
         ({"ADDR": "mx.example.com"}, 'XCLIENT ADDR: expected an IPv4 or IPv6 address, or "unix:"'),
         ({"ADDR": "192.0.2.7 LOGIN=root"}, 'XCLIENT ADDR: expected an IPv4 or IPv6 address, or "unix:"'),
         ({"ADDR": "192.0.2.07"}, 'XCLIENT ADDR: expected an IPv4 or IPv6 address, or "unix:"'),
         ({"LOGIN": ""}, "XCLIENT LOGIN: empty; leave it out where nobody logged in"),
-        ({"LOGIN": "é" * 83}, "XCLIENT LOGIN: 505 octets as xtext, at most 503 fit a line"),
+        ({"LOGIN": "é" * 83}, "XCLIENT ADDR and LOGIN: 505 octets as xtext, at most 503 fit a line"),
+        (
+            {"ADDR": "192.0.2.7", "LOGIN": "l" * 482},
+            "XCLIENT ADDR and LOGIN: 504 octets as xtext, at most 503 fit a line",
+        ),
     ],
 )
 def test_xclient_refuses(attributes: dict[str, str], reason: str) -> None:
@@ -378,7 +410,7 @@ def lines(encoder: Callable[..., bytes | list[bytes]], *args: object) -> list[by
         st.builds(lambda a, b: lines(encode.bdat, a, b), st.integers(), st.booleans()),
         st.builds(
             lambda a: lines(encode.xclient, a),
-            st.dictionaries(st.sampled_from(["ADDR", "LOGIN", "NAME"]), st.one_of(TEXT, st.just("::1"))),
+            st.dictionaries(st.sampled_from(encode.XCLIENT_ATTRIBUTES), st.one_of(TEXT, st.just("::1"))),
         ),
     )
 )

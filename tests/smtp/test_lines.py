@@ -65,6 +65,30 @@ def test_the_limit_counts_the_crlf(octets: bytes, expected: bytes | LineFault | 
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("octets", "lines"),
+    [
+        (b"NOOP\nQUIT\r\n", [b"NOOP", b"QUIT", None]),
+        (b"\n\r\n\n", [b"", b"", b"", None]),
+        (b"a\r\r\nb\rc\n", [b"a\r", b"b\rc", None]),
+        (b"1234567\n", [b"1234567", None]),
+        (b"12345678\n", [LineFault.TOO_LONG]),
+        (b"12345678\r\n", [LineFault.TOO_LONG]),
+    ],
+)
+def test_a_bare_lf_ends_a_line_where_the_caller_takes_it(
+    octets: bytes, lines: list[bytes | LineFault | None]
+) -> None:
+    for cut in range(len(octets) + 1):
+        buffer, taken = filled(octets[:cut]), list[bytes | LineFault | None]()
+        while isinstance(line := buffer.take_line(8, bare_lf=True), bytes):
+            taken.append(line)
+        buffer.append(octets[cut:])
+        while isinstance(line := buffer.take_line(8, bare_lf=True), bytes):
+            taken.append(line)
+        assert [*taken, line] == lines, cut
+
+
 def test_a_higher_limit_finds_what_a_lower_one_did_not() -> None:
     buffer = filled(b"AUTH PLAIN AAAA\r\n")
     assert buffer.take_line(8) is LineFault.TOO_LONG

@@ -43,7 +43,10 @@ def test_closing_keeps_the_words() -> None:
         ("BAD_SEQUENCE", b"503 5.5.1 Bad sequence of commands\r\n", False),
         ("AUTH_REQUIRED", b"530 5.7.1 Authentication required\r\n", False),
         ("INTERNAL_ERROR", b"451 4.3.2 Internal server error\r\n", True),
+        ("EARLY_TALKER", b"503 5.5.0 Improper use of SMTP command pipelining\r\n", True),
+        ("NO_CERTIFICATE", b"421 4.7.1 No required SSL certificate\r\n", True),
         # ours
+        ("NOTHING_SHOWN", b"535 5.7.8 No certificate was shown\r\n", False),
         ("TLS_REQUIRED", b"530 5.7.0 Must issue a STARTTLS command first\r\n", False),
         ("BARE_NEWLINE", b"521 5.5.2 bare <LF> received\r\n", True),
         ("TOO_BIG", b"552 5.3.4 Message size exceeds fixed limit\r\n", False),
@@ -67,7 +70,7 @@ def test_every_reply_is_one_short_printable_line_whose_enhanced_code_fits(name: 
 
 def test_replies_that_say_farewell_close() -> None:
     farewells = {name for name, reply in CATALOGUE.items() if reply.code in (221, 421, 521)}
-    assert farewells == {"BYE", "TIMED_OUT", "SHUTTING_DOWN", "BARE_NEWLINE", "NOT_HTTP"}
+    assert farewells == {"BYE", "TIMED_OUT", "SHUTTING_DOWN", "BARE_NEWLINE", "NOT_HTTP", "NO_CERTIFICATE"}
     assert all(CATALOGUE[name].close for name in farewells)
 
 

@@ -490,11 +490,11 @@ def test_nothing_is_parsed_on_receipt_and_the_greeting_is_nginxs() -> None:
     protocol.greet()
     protocol.receive_data(b"NOOP\r\n")
     assert protocol.data_to_send() == b"220 mx.test ESMTP ready\r\n"
-    assert protocol.has_buffered
+    assert protocol.buffered
     assert protocol.next_event() is None
     assert protocol.data_to_send() == OK
     assert protocol.data_to_send() == b""
-    assert not protocol.has_buffered
+    assert protocol.buffered == 0
 
 
 def test_a_greeting_that_refuses_ends_the_dialogue() -> None:
@@ -562,7 +562,7 @@ def test_a_closing_answer_ends_the_dialogue() -> None:
     assert protocol.closing
     assert protocol.next_event() == Closed(False, "closed with 535")
     protocol.receive_data(b"NOOP\r\n")
-    assert not protocol.has_buffered
+    assert protocol.buffered == 0
     assert protocol.next_event() == Closed(False, "closed with 535")
     assert protocol.data_to_send() == b"535 5.7.0 no\r\n"
 
@@ -639,7 +639,7 @@ def encrypted(before: bytes, behind: bytes) -> ServerProtocol:
 @pytest.mark.parametrize("behind", [b"", b"MAIL FROM:<smug@x>\r\n", b"MAIL FR", b"\x16\x03\x01"])
 def test_octets_behind_starttls_are_forgotten(behind: bytes) -> None:
     protocol = encrypted(b"EHLO c\r\n", behind)
-    assert not protocol.has_buffered
+    assert protocol.buffered == 0
     assert protocol.next_event() is None
     protocol.receive_data(b"OM:<smug@x>\r\n")
     assert protocol.next_event() is None
@@ -688,7 +688,7 @@ def test_an_endless_line_is_cut_off_at_its_limit() -> None:
         protocol.receive_data(b"a" * 65536)
         event = protocol.next_event()
     assert event == Closed(False, "client sent too long command")
-    assert not protocol.has_buffered
+    assert protocol.buffered == 0
     assert protocol.data_to_send() == BAD
 
 

@@ -55,11 +55,13 @@ TOKENS = ("PLAIN", "OAUTHBEARER")
         ),
         (ServerSettings("m", ("CHUNKING",), TOKENS, tls="starttls"), False, {Bar.NO_TOKENS, Bar.NO_AUTH}),
         (ServerSettings("m", ("CHUNKING",), TOKENS, tls="starttls"), True, {Bar.NO_STARTTLS, Bar.NO_AUTH}),
+        (ServerSettings("m", ("CHUNKING",), ("EXTERNAL",), tls="starttls"), False, {Bar.NO_TOKENS, Bar.NO_AUTH}),
         (ServerSettings("m", ("CHUNKING",), TOKENS), False, {Bar.NO_STARTTLS, Bar.NO_AUTH}),
     ],
 )
 def test_bars_at_the_start_of_a_dialogue(settings: ServerSettings, tls: bool, bars: set[Bar]) -> None:
-    assert settings.bars(tls=tls) == bars
+    assert settings.bars(tls=tls) == bars | {Bar.UNTRUSTED}
+    assert settings.bars(tls=tls, trusted=True) == bars
 
 
 MANY = ("OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5", "LOGIN", "PLAIN")
