@@ -1,45 +1,36 @@
 """Validated policy files -> one frozen Policy, or every fault of all of them at once.
 
-Owns the meaning of names: replies, sets and limits over all files, placeholders, the defaults that depend on
-other values. A fault is a path in one of the files; whoever read the files turns it into a line (`snapshot`),
-and `locate` gives the line that a limit carries for the log.
+Owns the meaning of names over all files: replies, sets, limits, and who names them. A fault is a path in one of the
+files; whoever read the files turns it into a line (`snapshot`), and `locate` gives the line that a limit carries for
+the log. One limit by itself is `limits`' matter.
 
 Refuses to know YAML and documents.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from smtpgate.policy.addresses import Prefixes
 from smtpgate.policy.fields import known_at
-from smtpgate.policy.keys import KeyTemplate, Prefixes, compile_key
-from smtpgate.policy.match import BROKEN_SET, Matcher, NamedSet, compile_match, named_set, one_of
+from smtpgate.policy.limits import Names, compile_change, compile_limit
+from smtpgate.policy.match import Matcher, compile_match, one_of
 from smtpgate.policy.model import Event
-from smtpgate.policy.rules import LONGEST_RETRY, Limit, Policy, ReplyTemplate
-from smtpgate.policy.schema import DenyKeys, LimitKeys, MatchKeys, PolicyKeys
-from smtpgate.units import ABSENT, MAX_AMOUNT, MAX_DURATION, MAX_HOSTNAME, MAX_NAME, InvalidValue, Rate
+from smtpgate.policy.patterns import TextSet
+from smtpgate.policy.replies import compile_reply
+from smtpgate.policy.rules import Breaker, Limiter, OnError, ReplyTemplate
+from smtpgate.policy.schema import MatchKeys, OffKeys, PolicyKeys, SetKeys
+from smtpgate.policy.select import Exemption, Override, Policy, Rule
+from smtpgate.policy.sets import BROKEN_SET, NamedSet, named_set, read_members
+from smtpgate.policy.terms import Terms
+from smtpgate.policy.times import DAYS, time_set
+from smtpgate.units import ABSENT, InvalidValue
 
 Path = tuple[str | int, ...]
 
-# Characters of a reply's text as written: what a mail program shows of it in a window.
-MAX_REPLY_TEXT: Final = 200
-# Octets of the line with its CRLF, its placeholders filled in (RFC 5321 section 4.5.3.1.5).
-MAX_REPLY_LINE: Final = 512
-EXPECTED_REPLY: Final = 'code, enhanced code and text, e.g. "450 4.7.1 rate limit {limit}, retry in {retry}s"'
-# Each with the octets that it may become.
-PLACEHOLDERS: Final = {
-    "limit": MAX_NAME,
-    "retry": len(str(LONGEST_RETRY)),
-    "rate": len(f"{MAX_AMOUNT}/{MAX_DURATION * 1000:.0f}ms"),
-    "host": MAX_HOSTNAME,
-}
-_REPLY = re.compile(r"([45])([0-9]{2}) ([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}) ([ -~]+)")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-# Seconds of the rate that a bucket holds where no burst is written: 2000/1d must not be sent in one go.
-DEFAULT_BURST_PERIOD: Final = 60.0
+EXPECTED_SET: Final = "exactly one of user, domain, cidr, time, file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,70 +45,31 @@ class Source:
 class Fault:
     """What is wrong, in which of the files, at which path, and what was expected ("" if the message says).
 
-    With `value` the message is a predicate of it, as in units.InvalidValue.
+    With `value` the message is a predicate of it, as in units.InvalidValue. In a set file (`file` is its name) the
+    path is a line.
     """
 
-    file: int
+    file: int | str
     path: Path
     message: str
     expected: str = ""
     value: object = ABSENT
 
 
-def fault_of(file: int, path: Path, error: InvalidValue) -> Fault:
+def fault_of(file: int | str, path: Path, error: InvalidValue) -> Fault:
     """An InvalidValue at a path, or below it where the error says so, as a fault."""
     return Fault(file, (*path, *error.path), error.message, error.expected, error.value)
 
 
-def compile_policy(files: Sequence[Source]) -> tuple[Policy, list[Fault]]:
-    """The policy and every fault. With a fault the policy is not to be used, but for its names."""
-    compiler = _Compiler(files)
-    return compiler.run(), compiler.faults
+def compile_policy(
+    files: Sequence[Source], set_files: Mapping[str, bytes] | None = None
+) -> tuple[Policy, list[Fault]]:
+    """The policy and every fault. With a fault the policy is not to be used, but for its names.
 
-
-def compile_reply(text: str) -> ReplyTemplate:
-    """A literal reply. Raises InvalidValue: not a reply, not 4xx or 5xx, too long, a placeholder that is unknown or
-    there twice.
+    set_files: name in the folder -> text, of those that a set may name.
     """
-    found = _REPLY.fullmatch(text)
-    if found is None:
-        raise InvalidValue("is not a 4xx or 5xx reply", EXPECTED_REPLY, value=text)
-    severity, digits, enhanced, words = found.groups()
-    if not enhanced.startswith(f"{severity}."):
-        expected = f"an enhanced code that begins with {severity} (RFC 3463)"
-        raise InvalidValue(f"has {enhanced} after {severity}{digits}", expected, value=text)
-    if len(words) > MAX_REPLY_TEXT:
-        raise InvalidValue("is too long", f"at most {MAX_REPLY_TEXT} characters of text", value=text)
-    known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    names = _PLACEHOLDER.findall(words)
-    for name in names:
-        if name not in PLACEHOLDERS:
-            raise InvalidValue(f"has the unknown placeholder {{{name}}}", known, value=text)
-        if names.count(name) > 1:
-            raise InvalidValue(f"has {{{name}}} twice", "each placeholder once", value=text)
-    rest = _PLACEHOLDER.sub("", text)
-    if set(rest) & set("{}"):
-        raise InvalidValue("has a brace that is no placeholder", known, value=text)
-    longest = len(rest) + sum(PLACEHOLDERS[name] for name in names) + len("\r\n")
-    if longest > MAX_REPLY_LINE:
-        message = f"may become a line of {longest} octets"
-        raise InvalidValue(message, f"at most {MAX_REPLY_LINE} with its placeholders filled in", value=text)
-    return ReplyTemplate(int(severity + digits), enhanced, words)
-
-
-def find_reply(text: str, replies: Mapping[str, ReplyTemplate]) -> ReplyTemplate:
-    """A literal (it begins with a digit) or a name. Raises InvalidValue."""
-    if text[:1].isdigit():
-        return compile_reply(text)
-    if text not in replies:
-        expected = f'a literal, e.g. "450 4.7.1 text", or {one_of(replies)}'
-        raise InvalidValue("is not a reply", expected, value=text)
-    return replies[text]
-
-
-def default_burst(rate: Rate) -> float:
-    """One minute's worth, at most the rate's amount, at least 1."""
-    return max(1.0, min(float(rate.amount), rate.per_second * DEFAULT_BURST_PERIOD))
+    compiler = _Compiler(files, set_files or {})
+    return compiler.run(), compiler.faults
 
 
 T = TypeVar("T")
@@ -126,35 +78,48 @@ T = TypeVar("T")
 class _Compiler:
     """One run over all files; faults gather as it goes, and what has a fault is left out."""
 
-    def __init__(self, files: Sequence[Source]) -> None:
+    def __init__(self, files: Sequence[Source], set_files: Mapping[str, bytes]) -> None:
         self.files = files
         self.faults: list[Fault] = []
+        self._set_files = set_files
         self._replies: dict[str, ReplyTemplate] = {}
         self._sets: dict[str, NamedSet] = {}
+        # By name, in the order of the files; None where the limit has a fault of its own.
+        self._rules: dict[str, Rule | None] = {}
+        self._events: dict[str, Event] = {}
 
     def run(self) -> Policy:
-        self._settings()
+        if not any("version" in source.keys.model_fields_set for source in self.files):
+            self._fault(0, (), "no file says which version of the policy language this is", "version: 1")
+        prefix = self._only("ip_prefix", lambda keys: keys.ip_prefix)
+        self._prefixes = Prefixes(prefix.v4, prefix.v6)
+        limiter = self._limiter()
+        shadow = self._only("mode", lambda keys: keys.mode) == "shadow"
         self._compile_sets()
         self._compile_replies()
-        return Policy(self._compile_limits(), self._local_share, self._replies, self._sets)
+        names = Names(self._sets, self._replies, self._prefixes, limiter.on_error, shadow)
+        self._compile_limits(names)
+        return Policy(
+            limiter=limiter,
+            shadow=shadow,
+            replies=self._replies,
+            sets=self._sets,
+            mixed_recipients=self._only("mixed_recipients", lambda keys: keys.mixed_recipients),
+            rules=self._by_event(),
+            exemptions=tuple(self._exemptions()),
+            overrides=tuple(self._overrides(names)),
+            prefixes=self._prefixes,
+        )
 
     # --- over all files ---
 
-    def _settings(self) -> None:
-        if not any("version" in source.keys.model_fields_set for source in self.files):
-            self._fault(0, (), "no file says which version of the policy language this is", "version: 1")
-        prefix = self._only("ip_prefix", [source.keys.ip_prefix for source in self.files])
-        self._prefixes = Prefixes(prefix.v4, prefix.v6)
-        limiter = self._only("limiter", [source.keys.limiter for source in self.files])
-        self._local_share = limiter.local_share
-
-    def _only(self, key: str, values: Sequence[T]) -> T:
+    def _only(self, key: str, pick: Callable[[PolicyKeys], T]) -> T:
         """The value of a key that one file may set."""
         setters = [i for i, source in enumerate(self.files) if key in source.keys.model_fields_set]
         for extra in setters[1:]:
             first = self.files[setters[0]].locate((key,))
             self._fault(extra, (key,), "is set a second time", f"it once, as at {first}")
-        return values[setters[0] if setters else 0]
+        return pick(self.files[setters[0] if setters else 0].keys)
 
     def _named(self, key: str, pick: Callable[[PolicyKeys], Mapping[str, T]]) -> Iterator[tuple[int, str, T]]:
         """(file, name, value) of a mapping that is spread over files; a name's second place is a fault."""
@@ -170,20 +135,68 @@ class _Compiler:
                 seen[name] = index
                 yield index, name, value
 
+    def _limiter(self) -> Limiter:
+        keys = self._only("limiter", lambda keys: keys.limiter)
+        return Limiter(
+            timeout=keys.timeout,
+            on_error=OnError(keys.on_error),
+            local_share=keys.local_share,
+            breaker=Breaker(keys.breaker.errors, keys.breaker.within, keys.breaker.open),
+            new_keys=keys.new_keys.per_second,
+            new_keys_burst=float(keys.new_keys.amount),
+        )
+
     # --- sets and replies ---
 
     def _compile_sets(self) -> None:
         for index, name, keys in self._named("sets", lambda keys: keys.sets):
             path: Path = ("sets", name)
-            types = keys.types()
             try:
-                if len(types) != 1:
-                    raise InvalidValue(f"has {len(types)} types", "exactly one of user, domain, cidr")
-                path = (*path, types[0])
-                self._sets[name] = named_set(types[0], getattr(keys, types[0]))
+                self._sets[name] = self._set(keys)
             except InvalidValue as error:
                 self._sets[name] = BROKEN_SET
                 self._report(index, path, error)
+            except _SetFileError as error:
+                self._sets[name] = BROKEN_SET
+                self.faults.append(error.fault)
+
+    def _set(self, keys: SetKeys) -> NamedSet:
+        """Raises InvalidValue, and _SetFileError for what a file holds."""
+        types = keys.types()
+        if len(types) != 1:
+            raise InvalidValue(f"has {len(types)} types", EXPECTED_SET)
+        type_ = types[0]
+        for name, goes_with in (("days", "time"), ("tz", "time"), ("type", "file")):
+            if name in keys.model_fields_set and type_ != goes_with:
+                raise InvalidValue(f"does not go with {type_}", f"it with {goes_with} alone", path=(name,))
+        if type_ == "file":
+            return self._file_set(keys)
+        try:
+            if type_ == "time":
+                days = keys.days if "days" in keys.model_fields_set else DAYS
+                return NamedSet("time", time_set(keys.time, days, keys.tz))
+            return named_set(type_, getattr(keys, type_))
+        except InvalidValue as error:
+            if error.path and isinstance(error.path[0], int):
+                error.path = (type_, *error.path)
+            raise
+
+    def _file_set(self, keys: SetKeys) -> NamedSet:
+        if "type" not in keys.model_fields_set:
+            raise InvalidValue("is missing", "what the file holds: user, domain or cidr", path=("type",))
+        text = self._set_files.get(keys.file)
+        if text is None:
+            expected = one_of(self._set_files) if self._set_files else "a *.txt file of this folder"
+            raise InvalidValue("is not a file of this folder", expected, value=keys.file, path=("file",))
+        lines: list[int] = []
+        try:
+            values, lines = read_members(text)
+            return named_set(keys.type, values)
+        except InvalidValue as error:
+            at = error.path[0] if error.path else 0
+            line = lines[int(at)] if lines else int(at) or 1
+            fault = Fault(keys.file, (line,), error.message, error.expected, error.value)
+            raise _SetFileError(fault) from None
 
     def _compile_replies(self) -> None:
         for index, name, text in self._named("replies", lambda keys: keys.replies):
@@ -196,66 +209,86 @@ class _Compiler:
                 self._replies[name] = ReplyTemplate(450, "4.7.1", "")
                 self._report(index, ("replies", name), error)
 
-    # --- limits ---
+    # --- limits, and what is said of them elsewhere ---
 
-    def _compile_limits(self) -> dict[Event, tuple[Limit, ...]]:
-        limits: dict[Event, list[Limit]] = {}
+    def _compile_limits(self, names: Names) -> None:
         for index, name, keys in self._named("limits", lambda keys: keys.limits):
-            limit = self._limit(index, name, keys)
-            if limit is not None:
-                limits.setdefault(limit.event, []).append(limit)
-        return {event: tuple(of_event) for event, of_event in limits.items()}
+            path: Path = ("limits", name)
+            rule, faults = compile_limit(name, self.files[index].locate(path), keys, names)
+            for fault in faults:
+                self._report(index, path, fault)
+            self._rules[name] = rule
+            self._events[name] = Event(keys.event)
 
-    def _limit(self, index: int, name: str, keys: LimitKeys) -> Limit | None:
-        path: Path = ("limits", name)
-        event = Event(keys.event)
-        key = self._key(index, (*path, "key"), keys.key, event)
-        match = self._match(index, (*path, "match"), keys.match, event)
-        reply = self._deny(index, (*path, "deny"), keys.deny)
-        if key is None or match is None or reply is None:
-            return None
-        return Limit(
-            name=name,
-            event=event,
-            rate=keys.rate.per_second,
-            burst=float(keys.burst) if "burst" in keys.model_fields_set else default_burst(keys.rate),
-            key=key,
-            reply=reply,
-            source=self.files[index].locate(path),
-            rate_text=str(keys.rate),
-            match=match,
-            # RFC 5321 section 3.8: 421 announces that the channel closes.
-            close=keys.deny.close or reply.code == 421,
-            delay=keys.deny.delay,
-            max_delay=keys.deny.max_delay if "max_delay" in keys.deny.model_fields_set else None,
-        )
+    def _by_event(self) -> dict[Event, tuple[Rule, ...]]:
+        rules: dict[Event, list[Rule]] = {}
+        for rule in self._rules.values():
+            if rule is not None:
+                rules.setdefault(rule.limit.event, []).append(rule)
+        return {event: tuple(of_event) for event, of_event in rules.items()}
 
-    def _key(self, index: int, path: Path, template: str, event: Event) -> KeyTemplate | None:
-        try:
-            return compile_key(template, event, self._prefixes)
-        except InvalidValue as error:
-            self._report(index, path, error)
-            return None
+    def _exemptions(self) -> Iterator[Exemption]:
+        for index, source in enumerate(self.files):
+            for at, keys in enumerate(source.keys.exempt):
+                path: Path = ("exempt", at)
+                named: dict[str, None] = {}
+                for which, glob in enumerate(keys.limits):
+                    fits = TextSet([glob])
+                    found = [name for name in self._rules if fits(name)]
+                    if not found:
+                        self._fault(index, (*path, "limits", which), "fits no limit", one_of(self._rules), glob)
+                    named.update(dict.fromkeys(found))
+                matcher = self._match(index, (*path, "match"), keys.match, tuple(named))
+                yield Exemption(matcher, frozenset(named), source.locate(path))
 
-    def _match(self, index: int, path: Path, keys: MatchKeys, event: Event) -> Matcher | None:
-        matcher, faults = compile_match(keys.spec(), known_at(event), self._sets, event.value)
+    def _overrides(self, names: Names) -> Iterator[Override]:
+        for index, source in enumerate(self.files):
+            for at, keys in enumerate(source.keys.overrides):
+                path: Path = ("overrides", at)
+                known = tuple(name for name in keys.set if name in self._rules)
+                matcher = self._match(index, (*path, "match"), keys.match, known)
+                changes: dict[str, Terms | None] = {}
+                for name, change in keys.set.items():
+                    rule = self._rules.get(name)
+                    if name not in self._rules:
+                        self._fault(index, (*path, "set", name), "is not a limit", one_of(self._rules), name)
+                    elif isinstance(change, OffKeys):
+                        changes[name] = None
+                    elif rule is not None:
+                        changes[name], faults = compile_change(rule, change, names)
+                        for fault in faults:
+                            self._report(index, (*path, "set", name), fault)
+                until = keys.until if "until" in keys.model_fields_set else None
+                yield Override(matcher, until, changes, source.locate(path))
+
+    def _match(self, index: int, path: Path, keys: MatchKeys, limits: Sequence[str]) -> Matcher:
+        """A match that has to be known at the event of each of these limits."""
+        spec: dict[str, Any] = {}
+        for name, wanted in keys.spec().items():
+            stranger = next((limit for limit in limits if name not in known_at(self._events[limit])), None)
+            if stranger is None:
+                spec[name] = wanted
+                continue
+            event = self._events[stranger]
+            message = f"is not known at {event.value}, when {stranger} is asked"
+            self._fault(index, (*path, name), message, one_of(known_at(event)))
+        matcher, faults = compile_match(spec, tuple(spec), self._sets, "", self._prefixes)
         for fault in faults:
             self._report(index, path, fault)
-        return None if faults else matcher
-
-    def _deny(self, index: int, path: Path, keys: DenyKeys) -> ReplyTemplate | None:
-        if "max_delay" in keys.model_fields_set and keys.max_delay < keys.delay:
-            self._fault(index, (*path, "max_delay"), "is below delay", "delay or more")
-        try:
-            return find_reply(keys.reply, self._replies)
-        except InvalidValue as error:
-            self._report(index, (*path, "reply"), error)
-            return None
+        return matcher
 
     # --- faults ---
 
-    def _fault(self, file: int, path: Path, message: str, expected: str = "") -> None:
-        self.faults.append(Fault(file, path, message, expected))
+    def _fault(self, file: int, path: Path, message: str, expected: str = "", value: object = ABSENT) -> None:
+        self.faults.append(Fault(file, path, message, expected, value))
 
     def _report(self, file: int, path: Path, error: InvalidValue) -> None:
         self.faults.append(fault_of(file, path, error))
+
+
+class _SetFileError(Exception):
+    """A fault in a set file, and not in the file that names it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault

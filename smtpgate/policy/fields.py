@@ -3,10 +3,10 @@
 Owns one table, `FIELDS`, and the canonical forms in which values are compared and counted. Refuses to know
 patterns (match) and templates (keys).
 
-A field is read as text, as a truth value, or as None. None is "not known yet". ABSENT is "known to be
-missing": facts arrive in the order of a session, so once MAIL was seen a session without a user has none, and
-will have none. The empty names of SMTP (the null reverse-path, a login without a domain) are a value of their
-own, EMPTY.
+A field is read as text, as a truth value, as a number (time, size), or as None. None is "not known yet". ABSENT is
+"known to be missing": facts arrive in the order of a session, so once MAIL was seen a session without a user has
+none, and will have none. The empty names of SMTP (the null reverse-path, a login without a domain) are a value of
+their own, EMPTY.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from smtpgate.policy.model import Event, Facts
+from smtpgate.units import MAX_HOSTNAME
 
 ABSENT: Final = ""
 EMPTY: Final = "<>"
@@ -34,10 +35,16 @@ class Kind(enum.Enum):
     ADDRESS = "address"
     DOMAIN = "domain"
     CLIENT = "client"
+    NET = "net"  # as CLIENT, and no narrower than `ip_prefix`
+    TIME = "time"
+    SIZE = "size"
     SWITCH = "switch"
 
+    # As of model.Event: a look-up by kind must not run Python.
+    __hash__ = object.__hash__
 
-Value = str | bool | None
+
+Value = str | bool | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,9 @@ def canonical_domain(domain: str) -> str:
 
     By IDNA 2003, which Python has: its `straße.example` is `strasse.example`.
     """
-    if domain.isascii():
+    # A domain's A-labels are longer than itself: nothing that is too long as it stands becomes one. A login of 4 KiB
+    # would take 12 ms, each time.
+    if domain.isascii() or len(domain) > MAX_HOSTNAME:
         return domain.lower()
     try:
         return domain.encode("idna").decode("ascii").lower()
@@ -75,12 +84,15 @@ def canonical_address(address: str) -> str:
 
 
 # For comparing and counting: two values that only differ before are one.
-CANONICAL: Final[Mapping[Kind, Callable[[str], str]]] = {
+CANONICAL: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     Kind.NAME: str.lower,
     Kind.METHOD: str.lower,
     Kind.ADDRESS: canonical_address,
     Kind.DOMAIN: canonical_domain,
     Kind.CLIENT: str,
+    Kind.NET: str,
+    Kind.TIME: float,
+    Kind.SIZE: float,
 }
 
 
@@ -137,6 +149,12 @@ def _sender_domain(facts: Facts) -> Value:
     return None if facts.sender is None else facts.sender_domain or EMPTY
 
 
+def _size(facts: Facts) -> Value:
+    """What MAIL announced, and at the end of the message what it really had."""
+    size = facts.size if facts.octets is None else facts.octets
+    return ABSENT if size is None and facts.sender is not None else size
+
+
 def _rcpt(facts: Facts) -> Value:
     return facts.rcpt
 
@@ -157,30 +175,56 @@ def _tls(facts: Facts) -> Value:
     return facts.tls
 
 
+def _time(facts: Facts) -> Value:
+    return facts.time
+
+
+def _protocol(facts: Facts) -> Value:
+    return facts.protocol or "smtp"
+
+
+def _known_user(facts: Facts) -> Value:
+    return facts.known_user
+
+
+def _known_net(facts: Facts) -> Value:
+    return facts.known_net
+
+
 # --- the table ----------------------------------------------------------------------------------------------
 
-_CONNECT = frozenset({Event.CONNECT, Event.AUTH_FAIL, Event.MAIL, Event.RCPT})
+_ANY = frozenset(Event)
 # The auth service is the one who sees a failed login, and auth_http does not tell it the listener.
-_LISTENER = _CONNECT - {Event.AUTH_FAIL}
-_LOGIN = frozenset({Event.AUTH_FAIL, Event.MAIL, Event.RCPT})
-_MAIL = frozenset({Event.MAIL, Event.RCPT})
+_LISTENER = _ANY - {Event.AUTH_FAIL}
+_LOGIN = _ANY - {Event.CONNECT}
+_USER = _LOGIN - {Event.AUTH_FAIL}
+_PROOF = frozenset({Event.AUTH, Event.AUTH_FAIL})
+_MAIL = frozenset({Event.MAIL, Event.RCPT, Event.DATA, Event.EOD})
+# A message may have many recipients: of data and its end no single one is known.
 _RCPT = frozenset({Event.RCPT})
 
 FIELDS: Final = {
     field.name: field
     for field in (
-        Field("client", Kind.CLIENT, _CONNECT, _client),
+        Field("client", Kind.CLIENT, _ANY, _client),
+        Field("ip", Kind.CLIENT, _ANY, _client),
+        Field("net", Kind.NET, _ANY, _client),
         Field("listener", Kind.NAME, _LISTENER, _listener),
-        Field("tls", Kind.SWITCH, _CONNECT, _tls),
+        Field("tls", Kind.SWITCH, _ANY, _tls),
+        Field("time", Kind.TIME, _ANY, _time),
+        Field("protocol", Kind.NAME, _PROOF, _protocol),
         Field("login", Kind.ADDRESS, _LOGIN, _login),
         Field("method", Kind.METHOD, _LOGIN, _method),
-        Field("auth", Kind.SWITCH, _MAIL, _auth),
-        Field("user", Kind.ADDRESS, _MAIL, _user),
-        Field("user_domain", Kind.DOMAIN, _MAIL, _user_domain),
-        Field("plan", Kind.NAME, _MAIL, _plan),
+        Field("known_user", Kind.SWITCH, _PROOF, _known_user),
+        Field("known_net", Kind.SWITCH, _PROOF, _known_net),
+        Field("auth", Kind.SWITCH, _USER, _auth),
+        Field("user", Kind.ADDRESS, _USER, _user),
+        Field("user_domain", Kind.DOMAIN, _USER, _user_domain),
+        Field("plan", Kind.NAME, _USER, _plan),
         Field("helo", Kind.DOMAIN, _MAIL, _helo),
         Field("sender", Kind.ADDRESS, _MAIL, _sender),
         Field("sender_domain", Kind.DOMAIN, _MAIL, _sender_domain),
+        Field("size", Kind.SIZE, _MAIL, _size),
         Field("rcpt", Kind.ADDRESS, _RCPT, _rcpt),
         Field("rcpt_domain", Kind.DOMAIN, _RCPT, _rcpt_domain),
     )

@@ -10,23 +10,14 @@ Refuses to know the store's prefix and the limit's name in front.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from smtpgate.policy.fields import (
-    ABSENT,
-    CANONICAL,
-    EMPTY,
-    FIELDS,
-    Kind,
-    known_at,
-)
-from smtpgate.policy.match import ADDRESS_CACHE, parse_client
+from smtpgate.policy.addresses import V4_BITS, V6_BITS, WHOLE_ADDRESS, Prefixes, net_of
+from smtpgate.policy.fields import ABSENT, CANONICAL, EMPTY, FIELDS, Kind
 from smtpgate.policy.model import Event, Facts
 from smtpgate.units import InvalidValue
 
@@ -41,11 +32,33 @@ _SAFE = re.compile(r"[A-Za-z0-9@._+=/-]*")
 _ENCODED: Final = tuple(chr(b) if _SAFE.fullmatch(chr(b)) else f"%{b:02X}" for b in range(256))
 
 _TEMPLATE = re.compile(r"\{([^{}]*)\}|([A-Za-z0-9@._/|-]+)")
-_PLACEHOLDERS: Final = ("net", "client", "login", "user", "listener", "sender_domain", "rcpt_domain")
+_PREFIX_NAME = re.compile(r"ip/([0-9]{1,3})(?:/([0-9]{1,3}))?")
+# As ip_prefix takes them: a wider network is no client any more.
+LEAST_V4_PREFIX: Final = 8
+LEAST_V6_PREFIX: Final = 16
+_IDS: Final = ("session", "transaction")
+_ADDRESSES: Final = ("net", "client", "ip")
+# What operators, or the auth service, name: their values are as many as these say, whatever clients do.
+_OWN: Final = frozenset({"user", "user_domain", "plan", "listener"})
+# In the order in which messages list them.
+_PLACEHOLDERS: Final = (
+    "login",
+    "user",
+    "user_domain",
+    "plan",
+    "listener",
+    "sender_domain",
+    "rcpt_domain",
+)
+_ID_EVENTS: Final = {
+    "session": frozenset(Event) - {Event.AUTH_FAIL},
+    "transaction": frozenset({Event.MAIL, Event.RCPT, Event.DATA, Event.EOD}),
+}
+_MAC: Final = "password_mac"
+_MAC_EVENTS: Final = frozenset({Event.AUTH, Event.AUTH_FAIL})
 # Before authentication the address alone is not the client's to choose (security.md F8), and a bucket without it is
 # one that a stranger empties for everybody.
 _BEFORE_AUTH: Final = frozenset({Event.CONNECT, Event.AUTH_FAIL})
-_TRUSTED_BEFORE_AUTH: Final = frozenset({"net", "client"})
 
 EXPECTED_KEY: Final = 'placeholders and plain text, e.g. "{net}", "{net}|{login}"'
 
@@ -53,28 +66,39 @@ Part = Callable[[Facts], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Prefixes:
-    """How many bits of an address make a `{net}`: by default an IPv4 host, an IPv6 link (RFC 4291)."""
-
-    v4: int = 32
-    v6: int = 64
-
-
-@dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """The parts of a key, in order."""
+    """The parts of a key, in order.
+
+    text: as written. names: the placeholders in it. events: those at which all of them can be known.
+    """
 
     parts: tuple[Part, ...]
+    text: str = ""
+    names: frozenset[str] = frozenset()
+    events: frozenset[Event] = frozenset(Event)
 
     def subject(self, facts: Facts) -> str | None:
         """The subject; None where a part is missing, as the user is in a session without a login."""
+        parts = self.parts
+        if len(parts) == 1:
+            return parts[0](facts)
         written = []
-        for part in self.parts:
+        for part in parts:
             text = part(facts)
             if text is None:
                 return None
             written.append(text)
         return "".join(written)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether clients can make up subjects: by an address, or by a name that nobody has verified."""
+        return not self.names <= _OWN
+
+    @property
+    def outlives(self) -> bool:
+        """Whether a subject comes back in a later session."""
+        return not self.names & set(_IDS)
 
 
 def encode(text: str) -> str:
@@ -89,30 +113,16 @@ def encode(text: str) -> str:
     return f"{encoded[:_CUT]}~{hashlib.blake2b(octets, digest_size=_DIGEST_OCTETS).hexdigest()}"
 
 
-@functools.lru_cache(maxsize=ADDRESS_CACHE)
-def net_of(client: str, prefixes: Prefixes) -> str:
-    """`192.0.2.1`, `192.0.2.0/24`, `2001:db8::/64`; a full-length prefix is not written. "unix:" stays."""
-    parsed = parse_client(client)
-    if parsed is None:
-        return "unix:" if client.startswith("unix:") else encode(client)
-    version, number = parsed
-    if version == 4:
-        v4 = ipaddress.IPv4Network((number, prefixes.v4), strict=False)
-        return str(v4 if prefixes.v4 < 32 else v4.network_address)
-    v6 = ipaddress.IPv6Network((number, prefixes.v6), strict=False)
-    return str(v6 if prefixes.v6 < 128 else v6.network_address)
+def compile_key(template: str, event: Event, prefixes: Prefixes, *, distinct: bool = False) -> KeyTemplate:
+    """distinct: the template tells events of one subject apart, and may name what is no subject.
 
-
-_WHOLE_ADDRESS: Final = Prefixes(32, 128)
-
-
-def compile_key(template: str, event: Event, prefixes: Prefixes) -> KeyTemplate:
-    """Raises InvalidValue: not a template, a placeholder unknown or not known at the event, an unsafe key."""
+    Raises InvalidValue: not a template, a placeholder unknown or not known at the event, an unsafe key.
+    """
     parts: list[Part] = []
-    names: set[str] = set()
+    names: list[str] = []
     at = 0
     parted = True
-    allowed = ("net", *(name for name in known_at(event) if name in _PLACEHOLDERS))
+    allowed = _allowed(event, distinct=distinct)
     while at < len(template):
         found = _TEMPLATE.match(template, at)
         if found is None:
@@ -127,18 +137,37 @@ def compile_key(template: str, event: Event, prefixes: Prefixes) -> KeyTemplate:
             # Any other text between two values may be part of a value: "a-b" and "c", "a" and "b-c".
             raise InvalidValue(f"has no | before {{{name}}}", 'e.g. "{net}|{login}"', value=template)
         parted = False
-        if name not in allowed:
+        if name not in allowed and not name.startswith("ip/"):
             expected = f"one of {' '.join(f'{{{a}}}' for a in allowed)}"
-            unknown = "is not known at" if name in _PLACEHOLDERS else "is not a placeholder of a key at"
+            known = name in _PLACEHOLDERS or name in _IDS or (distinct and name == _MAC)
+            unknown = "is not known at" if known else "is not a placeholder of a key at"
             raise InvalidValue(f"{{{name}}} {unknown} {event.value}", expected)
         parts.append(_part(name, prefixes))
-        names.add(name)
+        names.append(name)
     if not parts:
         raise InvalidValue("is not a key", EXPECTED_KEY, value=template)
-    if event in _BEFORE_AUTH and not names & _TRUSTED_BEFORE_AUTH:
+    if event in _BEFORE_AUTH and not distinct and not any(map(_is_address, names)):
         message = f"names no address: at {event.value} one client could use up what others need"
         raise InvalidValue(message, 'e.g. "{net}", "{net}|{login}"', value=template)
-    return KeyTemplate(tuple(parts))
+    events = frozenset(Event).intersection(*map(_events_of, names))
+    return KeyTemplate(tuple(parts), template, frozenset(names), events)
+
+
+def _allowed(event: Event, *, distinct: bool) -> tuple[str, ...]:
+    names = ("net", "client", "ip", "ip/NN", *_PLACEHOLDERS, *_IDS, *([_MAC] if distinct else []))
+    return tuple(name for name in names if event in _events_of(name))
+
+
+def _is_address(name: str) -> bool:
+    return name in _ADDRESSES or name.startswith("ip/")
+
+
+def _events_of(name: str) -> frozenset[Event]:
+    if name in _ID_EVENTS:
+        return _ID_EVENTS[name]
+    if name == _MAC:
+        return _MAC_EVENTS
+    return frozenset(Event) if _is_address(name) else FIELDS[name].events
 
 
 def _literal(text: str) -> Part:
@@ -147,18 +176,48 @@ def _literal(text: str) -> Part:
 
 def _part(name: str, prefixes: Prefixes) -> Part:
     if name == "net":
-        return lambda facts: net_of(facts.client, prefixes)
-    if name == "client":
-        return lambda facts: net_of(facts.client, _WHOLE_ADDRESS)
-    read = FIELDS[name].read
-    kind = FIELDS[name].kind
+        return _network(prefixes)
+    if name in ("client", "ip"):
+        return _network(WHOLE_ADDRESS)
+    if name.startswith("ip/"):
+        return _network(_prefixes_of(name))
+    if name == "session":
+        return lambda facts: facts.session
+    if name == "transaction":
+        return lambda facts: facts.transaction
+    if name == _MAC:
+        return lambda facts: None if facts.password_mac is None else encode(facts.password_mac)
+    read, canonical = FIELDS[name].read, CANONICAL[FIELDS[name].kind]
+    named_empty = FIELDS[name].kind is Kind.DOMAIN
 
     def part(facts: Facts) -> str | None:
         value = read(facts)
         if not isinstance(value, str) or value == ABSENT:
             return None
-        if kind is Kind.DOMAIN and value == EMPTY:
+        if named_empty and value == EMPTY:
             return EMPTY
-        return encode(CANONICAL[kind](value))
+        return encode(canonical(value))
 
     return part
+
+
+def _network(prefixes: Prefixes) -> Part:
+    def part(facts: Facts) -> str:
+        return net_of(facts.client, prefixes) or encode(facts.client)
+
+    return part
+
+
+def _prefixes_of(name: str) -> Prefixes:
+    """`ip/48`: of every address, an IPv4 one under more than 32 bits is whole. `ip/24/48`: of IPv4, of IPv6."""
+    found = _PREFIX_NAME.fullmatch(name)
+    if found is None:
+        raise InvalidValue(f"{{{name}}} is not a prefix of an address", "e.g. {ip/24}, {ip/24/48}")
+    v4 = int(found[1])
+    v6 = v4 if found[2] is None else int(found[2])
+    if found[2] is None:
+        v4 = min(v4, V4_BITS)
+    if not LEAST_V4_PREFIX <= v4 <= V4_BITS or not LEAST_V6_PREFIX <= v6 <= V6_BITS:
+        expected = f"IPv4 from /{LEAST_V4_PREFIX} to /{V4_BITS}, IPv6 from /{LEAST_V6_PREFIX} to /{V6_BITS}"
+        raise InvalidValue(f"{{{name}}} is too wide or too narrow", expected)
+    return Prefixes(v4, v6)

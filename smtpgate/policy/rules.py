@@ -1,4 +1,4 @@
-"""The compiled policy, as frozen values: what `compile` makes and `engine` reads.
+"""The limits of a policy, as frozen values: what `compile` makes, `select` hands out and `engine` charges.
 
 Owns the rendering of a reply template, the one place where a limit's numbers become words. Refuses to know
 YAML, stores and time.
@@ -6,13 +6,12 @@ YAML, stores and time.
 
 from __future__ import annotations
 
+import enum
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from smtpgate.policy.keys import KeyTemplate
-from smtpgate.policy.match import Matcher, NamedSet
 from smtpgate.policy.model import Event, ReplyText
 
 # Seconds shown for a wait that is longer, or never ends: a year.
@@ -35,37 +34,101 @@ class ReplyTemplate:
         return ReplyText(self.code, self.enhanced, text)
 
 
+class Kind(enum.Enum):
+    """What a limit counts."""
+
+    RATE = "rate"  # a token bucket
+    CONCURRENCY = "concurrency"  # places that are held until the session ends
+    MAX = "max"  # a cap on what the facts themselves count; needs no store
+    SHAPE = "shape"  # a token bucket of octets that slows, and never denies
+
+
+class Cost(enum.Enum):
+    """What one event takes from a bucket, where that is no number."""
+
+    BYTES = "bytes"  # facts.octets
+    RECIPIENTS = "recipients"  # facts.recipients
+
+
+class OnError(enum.Enum):
+    """What a limit does while the store gives no answer."""
+
+    LOCAL = "local"  # buckets of this process, at `local_share` of rate and burst
+    ALLOW = "allow"
+    TEMPFAIL = "tempfail"
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """`after`: from the denial on that follows `denials` of them `within` seconds, `reply` and `close` are used."""
+
+    denials: int
+    within: float
+    reply: ReplyTemplate
+    close: bool
+    ban: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """What a refused client gets. delay, max_delay, hold, ban: seconds; 0 is none (max_delay: None is none)."""
+
+    reply: ReplyTemplate
+    close: bool = False
+    delay: float = 0.0
+    max_delay: float | None = None
+    hold: float = 0.0
+    ban: float = 0.0
+    after: Escalation | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A token bucket for each subject of `key`, asked at `event` for sessions that `match`.
+    """One limit as it applies to a session: overrides are worked in already when `select` hands it out.
 
-    rate: tokens a second. burst: tokens of a full bucket. rate_text: for people, in its shortest form. delay,
-    max_delay: seconds to hold the refusal back (see engine.judge). source: "file:line".
+    kind decides what else counts. RATE: rate (tokens a second), burst (tokens of a full bucket), cost. SHAPE: rate
+    and burst in octets. CONCURRENCY and MAX: amount. rate_text: for people, in its shortest form (an amount for the
+    latter two). key: None for MAX alone. distinct: events whose value was seen before in this bucket's time cost
+    nothing. overflow_key: for subjects that are new while the budget of new ones is spent. source: "file:line".
     """
 
     name: str
     event: Event
-    rate: float
-    burst: float
-    key: KeyTemplate
-    reply: ReplyTemplate
+    kind: Kind
     source: str
-    rate_text: str
-    match: Matcher = field(default_factory=Matcher)
-    close: bool = False
-    delay: float = 0.0
-    max_delay: float | None = None
+    key: KeyTemplate | None
+    deny: Deny | None  # None for SHAPE alone
+    rate: float = 0.0
+    burst: float = 0.0
+    amount: int = 0
+    rate_text: str = ""
+    cost: float | Cost = 1.0
+    shadow: bool = False
+    refund_rejected: bool = False
+    distinct: KeyTemplate | None = None
+    overflow_key: KeyTemplate | None = None
+    on_error: OnError = OnError.LOCAL
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """All limits by event, in file order. local_share: the part of each rate and burst while the store is
-    away.
+class Breaker:
+    """errors failures within `within` seconds open it for `open_for` seconds."""
 
-    replies and sets: by name, for whoever compiles routes and pools beside it.
+    errors: int = 5
+    within: float = 2.0
+    open_for: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limiter:
+    """`limiter`: how the store is asked. timeout: seconds for each of connect and reply. local_share: the part of
+    each rate and burst while the store is away. new_keys, new_keys_burst: subjects a second that one process may see
+    for the first time before overflow_key counts for them.
     """
 
-    limits: Mapping[Event, tuple[Limit, ...]] = field(default_factory=dict)
+    timeout: float = 0.05
+    on_error: OnError = OnError.LOCAL
     local_share: float = 0.5
-    replies: Mapping[str, ReplyTemplate] = field(default_factory=dict)
-    sets: Mapping[str, NamedSet] = field(default_factory=dict)
+    breaker: Breaker = Breaker()
+    new_keys: float = 2000.0
+    new_keys_burst: float = 2000.0

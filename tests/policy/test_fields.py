@@ -17,12 +17,15 @@ from smtpgate.policy.schema import MatchKeys
 
 
 def test_what_each_event_knows() -> None:
-    login = ("login", "method")
-    mail = ("auth", "user", "user_domain", "plan", "helo", "sender", "sender_domain")
-    assert known_at(Event.CONNECT) == ("client", "listener", "tls")
-    assert known_at(Event.AUTH_FAIL) == ("client", "tls", *login)
-    assert known_at(Event.MAIL) == ("client", "listener", "tls", *login, *mail)
-    assert known_at(Event.RCPT) == (*known_at(Event.MAIL), "rcpt", "rcpt_domain")
+    connection = ("client", "ip", "net", "listener", "tls", "time")
+    user = ("auth", "user", "user_domain", "plan")
+    mail = (*connection, "login", "method", *user, "helo", "sender", "sender_domain", "size")
+    proof = ("login", "method", "known_user", "known_net")
+    assert known_at(Event.CONNECT) == connection
+    assert known_at(Event.AUTH_FAIL) == ("client", "ip", "net", "tls", "time", "protocol", *proof)
+    assert known_at(Event.AUTH) == (*connection, "protocol", *proof, *user)
+    assert known_at(Event.MAIL) == known_at(Event.DATA) == known_at(Event.EOD) == mail
+    assert known_at(Event.RCPT) == (*mail, "rcpt", "rcpt_domain")
 
 
 def test_every_field_can_be_written_in_a_match() -> None:
@@ -43,6 +46,10 @@ LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="
         ("client", ("192.0.2.1",) * 4),
         ("listener", (None, None, None, None)),
         ("tls", (None, None, None, None)),
+        ("time", (None, None, None, None)),
+        ("protocol", ("smtp",) * 4),
+        ("known_user", (None, None, None, None)),
+        ("size", (None, None, "", "")),
         ("login", (None, "Ann", "", "")),
         ("method", (None, "plain", "none", "")),
         ("auth", (None, True, False, True)),
@@ -58,6 +65,13 @@ LAST = Facts("192.0.2.1", user="ann", plan="gold", sender="a@b", sender_domain="
 )
 def test_readings_along_a_session(name: str, values: tuple[object, ...]) -> None:
     assert tuple(FIELDS[name].read(facts) for facts in (BEFORE, LOGGED_IN, ANONYMOUS, LAST)) == values
+
+
+def test_the_real_size_counts_more_than_the_announced_one() -> None:
+    read = FIELDS["size"].read
+    assert read(Facts("192.0.2.1", sender="", size=5)) == 5
+    assert read(Facts("192.0.2.1", sender="", size=5, octets=7)) == 7
+    assert read(Facts("192.0.2.1", sender="", octets=0)) == 0
 
 
 def test_each_method_is_written_as_it_is_compared() -> None:
@@ -92,3 +106,11 @@ def test_canonical_address() -> None:
 )
 def test_domain_of(address: str, expected: str) -> None:
     assert domain_of(address) == expected
+
+
+def test_what_is_too_long_for_a_domain_is_not_encoded() -> None:
+    """IDNA takes 12 ms for 4 KiB, and a login may be as long as a line."""
+    long = "Ü." * 150
+    assert canonical_domain(long) == long.lower()
+    assert canonical_address(f"Ann@{long}") == f"ann@{long.lower()}"
+    assert canonical_domain("Ü." * 120).startswith("xn--tda.xn--tda.")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpgate.policy.addresses import Prefixes
 from smtpgate.policy.fields import canonical_address
-from smtpgate.policy.keys import MAX_PART, Prefixes, compile_key, encode, net_of
+from smtpgate.policy.keys import MAX_PART, compile_key, encode
 from smtpgate.policy.model import Event, Facts
 from smtpgate.units import InvalidValue
 
@@ -16,6 +17,9 @@ FACTS = Facts(
     listener="mx",
     login="Ann: {x}",
     user="Ann@Example.com",
+    plan="Gold",
+    session="s1",
+    transaction="t1",
     sender="",
     sender_domain="",
     rcpt="b@BÜCHER.example",
@@ -35,34 +39,24 @@ FACTS = Facts(
         ("{user}|{rcpt_domain}", "ann@example.com|xn--bcher-kva.example"),
         ("all", "all"),
         ("day/{user}", "day/ann@example.com"),
+        ("{ip}", "192.0.2.7"),
+        ("{ip/24}", "192.0.2.0/24"),
+        ("{ip/48}", "192.0.2.7"),
+        ("{ip/16/48}", "192.0.0.0/16"),
+        ("{user_domain}|{plan}", "example.com|gold"),
+        ("{session}|{transaction}", "s1|t1"),
     ],
 )
 def test_subjects(template: str, subject: str) -> None:
     assert compile_key(template, Event.RCPT, Prefixes()).subject(FACTS) == subject
 
 
-@pytest.mark.parametrize("template", ["{user}", "{net}|{user}", "{login}", "{rcpt_domain}", "{listener}"])
+@pytest.mark.parametrize(
+    "template", ["{user}", "{net}|{user}", "{login}", "{rcpt_domain}", "{listener}", "{plan}", "{session}"]
+)
 def test_no_subject_without_its_facts(template: str) -> None:
     anonymous = Facts("192.0.2.7", sender="a@b", sender_domain="b")
     assert compile_key(template, Event.RCPT, Prefixes()).subject(anonymous) is None
-
-
-@pytest.mark.parametrize(
-    ("client", "prefixes", "expected"),
-    [
-        ("192.0.2.7", Prefixes(), "192.0.2.7"),
-        ("192.0.2.7", Prefixes(v4=24), "192.0.2.0/24"),
-        ("::ffff:192.0.2.7", Prefixes(v4=24), "192.0.2.0/24"),
-        ("2001:DB8::1:2:3:4", Prefixes(), "2001:db8::/64"),
-        ("2001:db8::1", Prefixes(v6=128), "2001:db8::1"),
-        ("fe80::1%eth0", Prefixes(), "fe80::/64"),
-        ("unix:", Prefixes(), "unix:"),
-        ("unix:/run/x", Prefixes(), "unix:"),
-        ("no address: {}", Prefixes(), "no%20address%3A%20%7B%7D"),
-    ],
-)
-def test_net(client: str, prefixes: Prefixes, expected: str) -> None:
-    assert net_of(client, prefixes) == expected
 
 
 @pytest.mark.parametrize(
@@ -124,26 +118,39 @@ EXAMPLE = 'expected placeholders and plain text, e.g. "{net}", "{net}|{login}"'
         ("{user", Event.MAIL, f'"{{user" is not a key; {EXAMPLE}'),
         ("{net} {user}", Event.MAIL, f'"{{net}} {{user}}" is not a key; {EXAMPLE}'),
         (
-            "{ip}",
+            "{host}",
             Event.CONNECT,
-            "{ip} is not a placeholder of a key at connect; expected one of {net} {client} {listener}",
+            "{host} is not a placeholder of a key at connect; "
+            "expected one of {net} {client} {ip} {ip/NN} {listener} {session}",
         ),
         (
             "{user}",
             Event.CONNECT,
-            "{user} is not known at connect; expected one of {net} {client} {listener}",
+            "{user} is not known at connect; expected one of {net} {client} {ip} {ip/NN} {listener} {session}",
         ),
         (
             "{listener}",
             Event.AUTH_FAIL,
-            "{listener} is not known at auth_fail; expected one of {net} {client} {login}",
+            "{listener} is not known at auth_fail; expected one of {net} {client} {ip} {ip/NN} {login}",
+        ),
+        (
+            "{net}|{password_mac}",
+            Event.AUTH_FAIL,
+            "{password_mac} is not a placeholder of a key at auth_fail; "
+            "expected one of {net} {client} {ip} {ip/NN} {login}",
         ),
         (
             "{rcpt_domain}",
             Event.MAIL,
-            "{rcpt_domain} is not known at mail; "
-            "expected one of {net} {client} {listener} {login} {user} {sender_domain}",
+            "{rcpt_domain} is not known at mail; expected one of {net} {client} {ip} {ip/NN} {login} {user} "
+            "{user_domain} {plan} {listener} {sender_domain} {session} {transaction}",
         ),
+        (
+            "{ip/33/64}",
+            Event.MAIL,
+            "{ip/33/64} is too wide or too narrow; expected IPv4 from /8 to /32, IPv6 from /16 to /128",
+        ),
+        ("{ip/}", Event.MAIL, "{ip/} is not a prefix of an address; expected e.g. {ip/24}, {ip/24/48}"),
         (
             "{login}",
             Event.AUTH_FAIL,
@@ -167,3 +174,39 @@ def test_faults(template: str, event: Event, message: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         compile_key(template, event, Prefixes())
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("client", "subject"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2::3", "2001:db8:1::/48"), ("unix:", "unix:")],
+)
+def test_an_ipv4_address_under_a_prefix_of_ipv6_is_whole(client: str, subject: str) -> None:
+    assert compile_key("{ip/48}", Event.CONNECT, Prefixes()).subject(Facts(client)) == subject
+
+
+def test_what_is_no_address_is_encoded() -> None:
+    assert compile_key("{net}", Event.CONNECT, Prefixes()).subject(Facts("no: {}")) == "no%3A%20%7B%7D"
+
+
+def test_a_password_tells_tries_apart_and_nothing_else() -> None:
+    distinct = compile_key("{password_mac}", Event.AUTH_FAIL, Prefixes(), distinct=True)
+    assert distinct.subject(Facts("192.0.2.1", password_mac="a1 b2")) == "a1%20b2"
+    assert distinct.subject(Facts("192.0.2.1")) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "events", "unbounded", "outlives"),
+    [
+        ("{net}", set(Event), True, True),
+        ("{ip/24/48}", set(Event), True, True),
+        ("{user}", set(Event) - {Event.CONNECT, Event.AUTH_FAIL}, False, True),
+        ("{user}|{listener}", set(Event) - {Event.CONNECT, Event.AUTH_FAIL}, False, True),
+        ("{net}|{login}", set(Event) - {Event.CONNECT}, True, True),
+        ("{rcpt_domain}", {Event.RCPT}, True, True),
+        ("{session}", set(Event) - {Event.AUTH_FAIL}, True, False),
+        ("all", set(Event), False, True),
+    ],
+)
+def test_what_a_key_tells_of_itself(template: str, events: set[Event], unbounded: bool, outlives: bool) -> None:
+    key = compile_key(template, Event.RCPT, Prefixes())
+    assert (key.text, key.events, key.unbounded, key.outlives) == (template, events, unbounded, outlives)
