@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from smtpgate.routing.model import Route
+from smtpgate.routing.table import RouteTable
 
 F = TypeVar("F", contravariant=True)
 
@@ -31,14 +32,14 @@ class Choice(Generic[F]):
 
 
 def choose(routes: Sequence[Route[F]], facts: F) -> Choice[F]:
-    """Ask the routes in order; the first match wins.
+    """Ask the routes in order, or those that a RouteTable has to offer; the first match wins.
 
     Raises nothing of its own. An empty sequence is Choice(None, decided=True). Routes behind the first True
     one are not asked.
     """
     decided = True
-    for route in routes:
-        answer = route.matches(facts)
+    asked = ((route, route.matches(facts)) for route in routes)
+    for route, answer in routes.answers(facts) if isinstance(routes, RouteTable) else asked:
         if answer:
             return Choice(route, decided)
         if answer is None:

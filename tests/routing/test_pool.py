@@ -1,4 +1,4 @@
-"""The pool decides who is next: shares by weight, caps, edits under load, and counts that never lie."""
+"""The pool decides who is next: who may be asked at all, caps, trials, and what others have found."""
 
 from __future__ import annotations
 
@@ -6,70 +6,24 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from lib.pools import BREAKER, NOW, backend, eject, pool, states, take, turns
 
-from smtpgate.routing.model import BackendSpec, Balance, PoolSpec
-from smtpgate.routing.pool import Open, PoolState, Refuse
+from smtpgate.routing.model import Balance, HealthSpec, PoolSpec, QueueSpec, State
+from smtpgate.routing.pool import BackendView, Open, PoolState, Refuse, Wait
 
-
-def backend(name: str, weight: int = 1, max_conns: int | None = None) -> BackendSpec:
-    return BackendSpec(name, "127.0.0.1", 25, weight, max_conns)
+# --- shares ---------------------------------------------------------------------------------------------------
 
 
-def pool(*backends: BackendSpec, balance: Balance = Balance.ROUND_ROBIN) -> PoolState:
-    return PoolState(PoolSpec("core", backends, balance))
-
-
-def take(state: PoolState, tried: tuple[str, ...] = ()) -> str:
-    """The name of the backend acquired; a refusal fails the test."""
-    answer = state.acquire(tried)
-    assert isinstance(answer, Open)
-    return answer.backend.name
-
-
-# --- round robin --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("weights", "order"),
-    [
-        ({"a": 1}, "aaaa"),
-        ({"a": 1, "b": 1}, "abababab"),
-        ({"a": 1, "b": 1, "c": 1}, "abcabc"),
-        # The sequence in nginx's own change note of smooth weighted round robin (5, 1, 1).
-        ({"a": 5, "b": 1, "c": 1}, "aabacaa"),
-    ],
-)
-def test_smooth_weighted_round_robin(weights: dict[str, int], order: str) -> None:
-    state = pool(*(backend(name, weight) for name, weight in weights.items()))
-    assert "".join(take(state) for _ in order) == order
-
-
-@pytest.mark.parametrize("balance", list(Balance))
-def test_weights_are_kept(balance: Balance) -> None:
-    """10/10/2 over 2,200 sessions that stay: 1,000, 1,000 and 200, within 2 %."""
+@pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_CONN])
+def test_2200_sessions_over_10_10_2(balance: Balance) -> None:
     state = pool(backend("a", 10), backend("b", 10), backend("c", 2), balance=balance)
-    shares = Counter(take(state) for _ in range(2200))
-    for name, expected in {"a": 1000, "b": 1000, "c": 200}.items():
-        assert shares[name] == pytest.approx(expected, rel=0.02)
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
-def test_round_robin_is_exact_over_a_whole_round(weights: list[int]) -> None:
-    state = pool(*(backend(str(i), weight) for i, weight in enumerate(weights)))
-    for _ in range(2):
-        assert Counter(take(state) for _ in range(sum(weights))) == {str(i): w for i, w in enumerate(weights)}
+    assert Counter(take(state) for _ in range(2200)) == {"a": 1000, "b": 1000, "c": 200}
+    assert [state.conns(name) for name in "abc"] == [1000, 1000, 200]
 
 
 def test_one_that_was_tried_leaves_the_others_their_shares() -> None:
     state = pool(backend("a", 10), backend("b", 2), backend("c", 1))
-    shares = Counter(take(state, tried=("a",)) for _ in range(300))
-    assert shares == {"b": 200, "c": 100}
-
-
-# --- least connections --------------------------------------------------------------------------------------
+    assert Counter(take(state, "a") for _ in range(300)) == {"b": 200, "c": 100}
 
 
 def test_least_conn_prefers_the_idle_one() -> None:
@@ -79,51 +33,62 @@ def test_least_conn_prefers_the_idle_one() -> None:
     assert take(state) == "b"
 
 
-def test_least_conn_counts_by_weight() -> None:
-    """Three to one is level with weights three and one, so the fifth goes by weight again."""
-    state = pool(backend("a", 3), backend("b", 1), balance=Balance.LEAST_CONN)
-    assert Counter(take(state) for _ in range(4)) == {"a": 3, "b": 1}
-    state.release("b")
-    assert take(state) == "b"
-    state.release("a")
-    state.release("a")
-    assert [take(state), take(state)] == ["a", "a"]
-
-
-def test_least_conn_breaks_ties_fairly() -> None:
-    """Sessions that never overlap are always a tie; they must not all fall on the first backend."""
-    state = pool(backend("a", 10), backend("b", 10), backend("c", 2), balance=Balance.LEAST_CONN)
-    shares: Counter[str] = Counter()
-    for _ in range(2200):
-        name = take(state)
-        shares[name] += 1
+def test_hash_and_chance_reach_the_choice() -> None:
+    state = pool(backend("a"), backend("b"), balance=Balance.HASH)
+    homes = {key: take(state, hash_key=key) for key in ["ann", "bob", "cid", "dan", "eve"]}
+    assert set(homes.values()) == {"a", "b"}
+    for name in homes.values():
         state.release(name)
-    assert shares == {"a": 1000, "b": 1000, "c": 200}
+    assert take(state, hash_key="ann") == homes["ann"]
+    assert take(state, homes["ann"], hash_key="ann") != homes["ann"]
+    state = pool(backend("a"), backend("b"), balance=Balance.RANDOM2)
+    assert [take(state, chance=0.9), take(state, chance=0.9)] == ["b", "a"]
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
+# --- max_conns and the queue ------------------------------------------------------------------------------------
 
 
 def test_refusals_say_why_and_count_nothing() -> None:
-    assert pool().acquire() == Refuse("empty")
+    assert pool().acquire(NOW) == Refuse("empty")
     state = pool(backend("a", max_conns=1), backend("b"))
-    assert state.acquire(("a", "b")) == Refuse("tried")
+    assert state.acquire(NOW, tried=("a", "b")) == Refuse("tried")
     assert take(state) == "a"
-    assert state.acquire(("b",)) == Refuse("full")
-    assert state.acquire(("a", "b")) == Refuse("tried")
+    assert state.acquire(NOW, tried=("b",)) == Wait()
+    assert state.acquire(NOW, tried=("b",), may_wait=False) == Refuse("full")
+    assert state.acquire(NOW, tried=("a", "b")) == Refuse("tried")
     assert repr(state) == "<PoolState core round_robin: a 1/1, b 0>"
 
 
 def test_a_full_backend_is_passed_over_until_it_has_room() -> None:
     state = pool(backend("a", 10, max_conns=2), backend("b", 1, max_conns=1))
     assert Counter(take(state) for _ in range(3)) == {"a": 2, "b": 1}
-    assert state.acquire() == Refuse("full")
+    assert state.acquire(NOW) == Wait()
     state.release("a")
     assert take(state) == "a"
 
 
-def test_a_max_conns_of_zero_takes_nobody() -> None:
-    assert pool(backend("a", max_conns=0)).acquire() == Refuse("full")
+@pytest.mark.parametrize("queue", [QueueSpec(wait=0.0), QueueSpec(max=0)])
+def test_without_a_queue_nobody_waits(queue: QueueSpec) -> None:
+    state = pool(backend("a", max_conns=1), queue=queue)
+    take(state)
+    assert state.acquire(NOW) == Refuse("full")
+
+
+def test_full_primaries_are_waited_for_before_a_backup_is_asked() -> None:
+    state = pool(backend("a", max_conns=1), backend("b", max_conns=1, backup=True))
+    assert take(state) == "a"
+    assert state.acquire(NOW) == Wait()
+    assert take(state, may_wait=False) == "b"
+    assert state.acquire(NOW, may_wait=False) == Refuse("full")
+
+
+def test_a_dead_one_does_not_help_busy_ones() -> None:
+    state = pool(backend("a", max_conns=1), backend("b"), backend("c"))
+    eject(state, "b")
+    state.told("c", False, "connect refused", NOW)
+    assert take(state) == "a"
+    assert state.acquire(NOW) == Wait()
+    assert state.acquire(NOW, may_wait=False) == Refuse("full")
 
 
 @pytest.mark.parametrize("name", ["a", "nobody"])
@@ -135,146 +100,205 @@ def test_a_release_without_a_session_is_an_error(name: str) -> None:
     assert state.conns(name) == 0
 
 
-# --- live edits ---------------------------------------------------------------------------------------------
+# --- who may be asked -------------------------------------------------------------------------------------------
 
 
-def test_an_edit_keeps_counts_and_drains_what_is_gone() -> None:
-    state = pool(backend("a"), backend("b"))
-    assert [take(state), take(state), take(state)] == ["a", "b", "a"]
-    state.replace(PoolSpec("core", (backend("b", max_conns=2), backend("c"))))
-    assert repr(state) == "<PoolState core round_robin: b 1/2, c 0; draining: a 2>"
-    assert Counter(take(state) for _ in range(3)) == {"b": 1, "c": 2}
-    state.release("a")
-    assert state.conns("a") == 1
-    state.release("a")
-    assert repr(state) == "<PoolState core round_robin: b 2/2, c 2>"
-    with pytest.raises(ValueError):
-        state.release("a")
-
-
-def test_a_backend_that_comes_back_finds_its_count() -> None:
-    spec = PoolSpec("core", (backend("a", max_conns=1), backend("b")))
-    state = PoolState(spec)
-    assert take(state) == "a"
-    state.replace(PoolSpec("core", (backend("b"),)))
-    state.replace(spec)
-    assert repr(state) == "<PoolState core round_robin: a 1/1, b 0>"
-    assert take(state) == "b"
-
-
-def test_a_lowered_cap_is_reached_as_sessions_end() -> None:
-    state = pool(backend("a", max_conns=3))
-    assert [take(state) for _ in range(3)] == ["a", "a", "a"]
-    state.replace(PoolSpec("core", (backend("a", max_conns=1),)))
-    for left in (3, 2, 1):
-        assert state.conns("a") == left
-        assert state.acquire() == Refuse("full")
-        state.release("a")
-    assert take(state) == "a"
-
-
-def test_an_edit_may_change_the_address_and_the_balance() -> None:
-    state = pool(backend("a"), backend("b"))
-    take(state)
-    moved = replace(backend("a"), host="127.0.0.2", port=2525)
-    state.replace(PoolSpec("core", (moved, backend("b")), Balance.LEAST_CONN))
-    assert take(state) == "b"
-    assert state.acquire(("b",)) == Open(moved)
-
-
-def test_an_edit_that_changes_nothing_does_not_restart_the_round() -> None:
-    spec = PoolSpec("core", (backend("a"), backend("b")))
-    state = PoolState(spec)
-    assert take(state) == "a"
-    state.replace(PoolSpec("core", (backend("a"), backend("b"))))
-    assert take(state) == "b"
-
-
-# --- any order of calls -------------------------------------------------------------------------------------
-
-NAMES = ("a", "b", "c", "d")
-
-specs = st.builds(
-    PoolSpec,
-    name=st.just("core"),
-    backends=st.lists(
-        st.builds(backend, st.sampled_from(NAMES), st.integers(1, 10), st.one_of(st.none(), st.integers(0, 4))),
-        max_size=4,
-        unique_by=lambda spec: spec.name,
-    ).map(tuple),
-    balance=st.sampled_from(Balance),
-)
-
-
-class PoolMachine(RuleBasedStateMachine):
-    """The pool beside a plain Counter: whatever the order of calls, both tell the same."""
-
-    sessions = Bundle("sessions")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spec = PoolSpec("core", (backend("a", 2, 2), backend("b")))
-        self.state = PoolState(self.spec)
-        self.model: Counter[str] = Counter()
-
-    def open_to(self, tried: frozenset[str]) -> set[str]:
-        return {
-            spec.name
-            for spec in self.spec.backends
-            if spec.name not in tried and (spec.max_conns is None or self.model[spec.name] < spec.max_conns)
-        }
-
-    @precondition(lambda self: self.open_to(frozenset()))
-    @rule(target=sessions)
-    def acquire(self) -> str:
-        allowed = self.open_to(frozenset())
-        answer = self.state.acquire()
+def test_the_order_in_which_a_session_finds_them() -> None:
+    """Each kind twice, the later one first in the policy: primaries before backups, health before everything."""
+    ranked = ["up", "backup", "open", "backup-open", "down", "backup-down"]
+    state = pool(
+        *(backend(name, backup="backup" in name) for name in reversed(ranked)),
+        backend("drain", state=State.DRAIN),
+        backend("off", state=State.OFF),
+    )
+    for name in ranked:
+        if "open" in name:
+            assert eject(state, name)
+        if "down" in name:
+            assert state.told(name, False, "refused", NOW)
+    found: list[str] = []
+    while not isinstance(answer := state.acquire(NOW, tried=found), Refuse):
         assert isinstance(answer, Open)
-        assert answer.backend in self.spec.backends
-        assert answer.backend.name in allowed
-        self.model[answer.backend.name] += 1
-        return answer.backend.name
-
-    @rule(tried=st.frozensets(st.sampled_from(NAMES)))
-    def acquire_and_release(self, tried: frozenset[str]) -> None:
-        allowed = self.open_to(tried)
-        before = repr(self.state)
-        answer = self.state.acquire(tried)
-        if isinstance(answer, Open):
-            assert answer.backend.name in allowed
-            if self.spec.balance is Balance.LEAST_CONN:
-                weights = {spec.name: spec.weight for spec in self.spec.backends}
-                lowest = min(self.model[name] / weights[name] for name in allowed)
-                assert self.model[answer.backend.name] / answer.backend.weight == pytest.approx(lowest)
-            self.state.release(answer.backend.name)
-        else:
-            assert not allowed
-            untried = {spec.name for spec in self.spec.backends} - tried
-            assert answer.reason == ("full" if untried else "tried" if self.spec.backends else "empty")
-        assert repr(self.state) == before
-
-    @rule(name=consumes(sessions))
-    def release(self, name: str) -> None:
-        self.state.release(name)
-        self.model[name] -= 1
-
-    @rule(spec=specs)
-    def edit(self, spec: PoolSpec) -> None:
-        self.state.replace(spec)
-        self.spec = spec
-        assert self.state.spec == spec
-
-    @invariant()
-    def counts_agree(self) -> None:
-        assert {name: self.state.conns(name) for name in NAMES} == {name: self.model[name] for name in NAMES}
-
-    @invariant()
-    def nothing_is_kept_of_what_is_gone(self) -> None:
-        current = {spec.name for spec in self.spec.backends}
-        draining = {name for name in NAMES if self.model[name] and name not in current}
-        shown = repr(self.state).rstrip(">").partition("; draining: ")[2]
-        assert {item.split()[0] for item in shown.split(", ") if item} == draining
+        found.append(answer.backend.name)
+    assert found == ranked
+    assert answer == Refuse("tried")
 
 
-TestAnyOrderOfCalls = PoolMachine.TestCase
-TestAnyOrderOfCalls.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def test_only_the_healthy_for_whom_another_pool_may_take() -> None:
+    state = pool(backend("a", max_conns=1), backend("b"), backend("c", backup=True, max_conns=1))
+    eject(state, "b")
+    assert take(state, anyone=False) == "a"
+    assert state.acquire(NOW, anyone=False) == Wait()
+    assert take(state, anyone=False, may_wait=False) == "c"
+    assert state.acquire(NOW, anyone=False, may_wait=False) == Refuse("full")
+    assert state.acquire(NOW, tried=("a", "c"), anyone=False) == Refuse("down")
+    assert state.acquire(NOW, tried=("a", "b", "c"), anyone=False) == Refuse("tried")
+    assert take(state, "a", "c") == "b"
+    state.release("b")
+    assert state.acquire(NOW + 30, tried=("a", "c"), anyone=False) == Open(backend("b"), trial=True)
+
+
+@pytest.mark.parametrize("state", [State.DRAIN, State.OFF])
+def test_a_pool_that_takes_nobody_is_empty(state: State) -> None:
+    assert pool(backend("a", state=state), backend("b", state=state)).acquire(NOW) == Refuse("empty")
+
+
+def test_backups_share_among_themselves_when_no_primary_is_up() -> None:
+    state = pool(backend("a"), backend("b", backup=True), backend("c", backup=True))
+    assert turns(state, 4) == {"a": 4}
+    state.told("a", False, "refused", NOW)
+    assert turns(state, 4) == {"b": 2, "c": 2}
+    state.told("a", True, "", NOW)
+    assert turns(state, 4) == {"a": 4}
+
+
+# --- probes and the breaker -------------------------------------------------------------------------------------
+
+
+def test_probes_take_a_backend_out_and_back() -> None:
+    state = pool(backend("a"), backend("b"), health=HealthSpec(rise=2, fall=3))
+    assert [state.probed("a", False, "greeting 554", NOW + n) for n in range(3)] == [False, False, True]
+    assert turns(state, 4) == {"b": 4}
+    assert state.view(NOW + 3)[0] == BackendView("a", "down", "greeting 554", NOW + 2, 0, 1.0)
+    assert [state.probed("a", True, "", NOW + n) for n in (4, 5)] == [False, True]
+    assert turns(state, 4) == {"a": 2, "b": 2}
+
+
+def test_failed_connects_eject() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert [state.connect_failed("a", NOW), state.connect_failed("a", NOW + 1)] == [False, True]
+    assert state.view(NOW)[0] == BackendView("a", "open", "2 failed connects in a row", NOW + 1, 0, 1.0)
+    assert turns(state, 4) == {"b": 4}
+
+
+def test_a_connection_that_is_made_ends_the_row() -> None:
+    state = pool(backend("a"), backend("b"))
+    state.connect_failed("a", NOW)
+    state.connected("a")
+    assert not state.connect_failed("a", NOW)
+
+
+def test_failed_sessions_eject_if_several_networks_see_them() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert not any(state.session_failed("a", "192.0.2.0/24", NOW) for _ in range(9))
+    assert state.session_failed("a", "198.51.100.0/24", NOW)
+    assert states(state) == {"a": "open", "b": "up"}
+
+
+def test_a_served_session_ends_the_row() -> None:
+    state = pool(backend("a"), backend("b"))
+    state.connect_failed("a", NOW)
+    state.session_failed("a", "192.0.2.0/24", NOW)
+    assert not state.served("a", NOW)
+    assert not state.connect_failed("a", NOW)
+    assert not state.session_failed("a", "198.51.100.0/24", NOW)
+
+
+def test_half_open_takes_one_session_at_a_time_until_one_is_served() -> None:
+    state = pool(backend("a"), backend("b"))
+    eject(state, "a")
+    assert turns(state, 4, NOW + 29.9) == {"b": 4}
+    at = NOW + 30
+    answers = [state.acquire(at) for _ in range(4)]
+    assert [answer for answer in answers if isinstance(answer, Open) and answer.trial] == [Open(backend("a"), True)]
+    assert (state.conns("a"), state.conns("b")) == (1, 3)
+    # It ends without a verdict: the next one may try.
+    state.release("a", trial=True)
+    assert state.acquire(at, tried=("b",)) == Open(backend("a"), trial=True)
+    assert states(state, at) == {"a": "open", "b": "up"}
+    assert state.served("a", at + 1)
+    assert states(state, at + 1) == {"a": "up", "b": "up"}
+    assert state.acquire(at + 1, tried=("b",)) == Open(backend("a"), trial=False)
+
+
+@pytest.mark.parametrize("failure", ["connect", "session"])
+def test_one_failure_of_a_trial_is_enough(failure: str) -> None:
+    state = pool(backend("a"), backend("b"))
+    eject(state, "a")
+    at = NOW + 30
+    assert state.acquire(at, tried=("b",)) == Open(backend("a"), trial=True)
+    if failure == "connect":
+        assert not state.connect_failed("a", at)
+    else:
+        assert not state.session_failed("a", "192.0.2.0/24", at)
+    state.release("a", trial=True)
+    assert turns(state, 4, at + 29.9) == {"b": 4}
+    assert state.view(at)[0].since == NOW
+    assert state.acquire(at + 30, tried=("b",)) == Open(backend("a"), trial=True)
+
+
+def test_a_trial_waits_for_room() -> None:
+    state = pool(backend("a", max_conns=1), backend("b"))
+    assert take(state) == "a"
+    eject(state, "a")
+    assert turns(state, 3, NOW + 30) == {"b": 3}
+
+
+@pytest.mark.parametrize(
+    ("backends", "max_open", "most"),
+    [(1, 0.5, 1), (2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (10, 0.29, 2), (3, 0.3, 1), (3, 1.0, 3), (3, 0.0, 0)],
+)
+def test_no_more_than_max_open_are_ejected(backends: int, max_open: float, most: int) -> None:
+    breaker = replace(BREAKER, max_open=max_open)
+    names = [f"mta{n}" for n in range(backends)]
+    state = PoolState(PoolSpec("core", tuple(backend(name) for name in names), breaker=breaker), NOW)
+    assert sum(eject(state, name) for name in names) == most
+    assert list(states(state).values()).count("open") == most
+
+
+def test_the_next_failure_ejects_once_there_is_room_under_the_cap() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert eject(state, "a")
+    assert not eject(state, "b")
+    state.acquire(NOW + 30, tried=("b",))
+    state.served("a", NOW + 30)
+    assert state.connect_failed("b", NOW + 31)
+
+
+def test_reports_about_the_unknown_are_ignored() -> None:
+    state = pool(backend("a"))
+    state.connected("gone")
+    assert not state.connect_failed("gone", NOW)
+    assert not state.session_failed("gone", "192.0.2.0/24", NOW)
+    assert not state.served("gone", NOW)
+    assert not state.probed("gone", False, "", NOW)
+    assert not state.told("gone", False, "", NOW)
+    assert states(state) == {"a": "up"}
+
+
+# --- what other workers found -------------------------------------------------------------------------------------
+
+
+def test_told_of_probes() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert state.told("a", False, "refused", NOW - 5)
+    assert not state.told("a", False, "refused", NOW - 5)
+    assert state.view(NOW)[0] == BackendView("a", "down", "refused", NOW - 5, 0, 1.0)
+    assert state.told("a", True, "", NOW)
+    assert turns(state, 4) == {"a": 2, "b": 2}
+
+
+def test_told_of_an_ejection() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert state.told("a", False, "3 failed connects in a row", NOW - 5, passive=True)
+    assert state.view(NOW)[0] == BackendView("a", "open", "3 failed connects in a row", NOW - 5, 0, 1.0)
+    assert not state.told("b", False, "too", NOW - 4, passive=True)  # max_open
+    at = NOW + 25
+    assert state.acquire(at, tried=("b",)) == Open(backend("a"), trial=True)
+    assert state.served("a", at)
+    # The other worker has not tried yet, and still says so.
+    assert not state.told("a", False, "3 failed connects in a row", NOW - 5, passive=True)
+    assert states(state, at) == {"a": "up", "b": "up"}
+
+
+def test_told_that_an_ejection_was_taken_back() -> None:
+    state = pool(backend("a"), backend("b"))
+    eject(state, "a")
+    assert not state.told("a", True, "", NOW - 1, passive=True)  # older than our own finding
+    assert states(state)["a"] == "open"
+    assert state.told("a", True, "", NOW + 1, passive=True)
+    assert states(state)["a"] == "up"
+    # Said again and again; it must not spare the backend what it does from now on.
+    state.connect_failed("a", NOW + 2)
+    assert not state.told("a", True, "", NOW + 1, passive=True)
+    assert state.connect_failed("a", NOW + 3)
