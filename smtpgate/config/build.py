@@ -9,28 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-from smtpgate.config.keys import ListenerKeys, ProxyKeys
-from smtpgate.config.model import (
-    AuthHttpConfig,
-    BackendConfig,
-    CertificateConfig,
-    Config,
-    ListenerConfig,
-    LogConfig,
-    MetricsConfig,
-)
+from smtpgate.config.keys import ProxyKeys
+from smtpgate.config.model import Config, LogConfig, MetricsConfig
 from smtpgate.document import Document, DocumentError, Problem, check, parse, read_file
-from smtpgate.routing.model import BackendSettings
 from smtpgate.smtp.sasl import TOKEN_MECHANISMS
-from smtpgate.smtp.server import ServerSettings
 from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, show
+
+# systemd names the folders of StateDirectory= there, with a colon between them (systemd.exec(5)).
+STATE_DIRECTORY: Final = "STATE_DIRECTORY"
+
+_WITH_TLS: Final = ("starttls", "required", "implicit")
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration in `path`. environ: for `${NAME}`. Raises DocumentError with every problem at once."""
+    """The configuration in `path`. environ: for `${NAME}`, and where systemd says what `state_dir` does not.
+
+    Raises DocumentError with every problem at once.
+    """
     document, problems = parse(read_file(path), str(path), environ)
     keys, more = check(document, ProxyKeys, context={"folder": path.parent}, known=problems)
     problems = [*problems, *more]
@@ -38,56 +35,30 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     problems += [problem for problem in _cross_checks(document) if problem.path not in told]
     if problems or keys is None:
         raise DocumentError(problems)
-    return _config(keys)
+    return _config(keys, environ)
 
 
-def _config(keys: ProxyKeys) -> Config:
+def _config(keys: ProxyKeys, environ: Mapping[str, str]) -> Config:
     auth_http = keys.auth_http
-    backend = keys.backend
+    envelope = "first" if auth_http is None else auth_http.envelope
     return Config(
         server_name=keys.server_name,
         workers=keys.workers,
         store=keys.store,
         policies=keys.policies,
-        auth_http=None
-        if auth_http is None
-        else AuthHttpConfig(
-            urls=tuple(auth_http.url),
-            timeout=auth_http.timeout,
-            headers=MappingProxyType(auth_http.headers),
-            envelope=auth_http.envelope,
-            cache=auth_http.cache,
-            ca=auth_http.ca,
-        ),
-        backend=BackendConfig(
-            BackendSettings(backend.xclient, backend.smtp_auth, backend.pass_error_message), tuple(backend.allow)
-        ),
-        listeners=tuple(_listener(keys, listener) for listener in keys.listeners),
+        auth_http=None if auth_http is None else auth_http.config(),
+        backend=keys.backend.config(),
+        listeners=tuple(listener.config(keys.server_name, envelope) for listener in keys.listeners),
         metrics=None if keys.metrics is None else MetricsConfig(keys.metrics.bind),
-        log=LogConfig(keys.log.format, keys.log.level),
+        log=LogConfig(keys.log.format, keys.log.level, keys.log.decisions),
         graceful_timeout=keys.graceful_timeout,
+        state_dir=keys.state_dir or _given_by_systemd(environ),
     )
 
 
-def _listener(keys: ProxyKeys, listener: ListenerKeys) -> ListenerConfig:
-    return ListenerConfig(
-        name=listener.name,
-        binds=tuple(listener.bind),
-        protocol=ServerSettings(
-            server_name=keys.server_name,
-            capabilities=tuple(listener.capabilities),
-            mechanisms=tuple(name.upper() for name in listener.auth if name != "none"),
-            auth_required="none" not in listener.auth,
-            tls=listener.tls,
-            helo_required=listener.helo_required,
-            max_errors=listener.max_errors,
-            max_line=listener.max_line,
-        ),
-        timeout=listener.timeout,
-        idle_timeout=listener.idle_timeout,
-        certificates=tuple(CertificateConfig(pair.cert, pair.key) for pair in listener.certificate),
-        envelope="first" if keys.auth_http is None else keys.auth_http.envelope,
-    )
+def _given_by_systemd(environ: Mapping[str, str]) -> Path | None:
+    first = environ.get(STATE_DIRECTORY, "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def _cross_checks(document: Document) -> Iterator[Problem]:
@@ -101,24 +72,45 @@ def _cross_checks(document: Document) -> Iterator[Problem]:
     yield from _shared_names(document, listeners)
     yield from _shared_binds(document, listeners)
     for index, listener in listeners:
-        tls = listener.get("tls", "off")
-        if tls in ("starttls", "required", "implicit") and not listener.get("certificate"):
-            expected = "certificate: [{cert: chain.pem, key: key.pem}]"
-            yield document.problem(("listeners", index, "tls"), f"{show(tls)} needs a certificate", expected)
+        yield from _without_tls(document, index, listener)
         yield from _tokens_in_clear(document, index, listener)
-    asking = [index for index, listener in listeners if listener.get("auth") != ["none"]]
+        if listener.get("capabilities") == "auto" and "policies" not in tree:
+            message = '"auto" needs pools: only their backends are asked what they take'
+            yield document.problem(("listeners", index, "capabilities"), message, "policies, or the lines themselves")
+    asking = [
+        index for index, listener in listeners if listener.get("auth") != ["none"] and "auth_http" not in listener
+    ]
     if "auth_http" not in tree and asking:
         expected = "auth_http, or auth: [none] on every listener"
         yield document.problem(("auth_http",), f"is missing, listeners[{asking[0]}] needs it", expected)
-    if "auth_http" not in tree and "policies" not in tree and listeners and not asking:
+    unasked = [index for index, listener in listeners if "auth_http" not in listener]
+    if "auth_http" not in tree and "policies" not in tree and unasked and not asking:
         message = "is missing: without auth_http only the policies choose a backend"
         yield document.problem(("policies",), message, "a folder of *.yaml files")
+
+
+def _without_tls(document: Document, index: int, listener: dict[str, Any]) -> Iterator[Problem]:
+    """TLS needs a certificate, and what is about TLS needs TLS."""
+    tls, client, auth = listener.get("tls", "off"), listener.get("client_certificate"), listener.get("auth")
+    here = ("listeners", index)
+    if tls in _WITH_TLS and not listener.get("certificate"):
+        expected = "certificate: [{cert: chain.pem, key: key.pem}]"
+        yield document.problem((*here, "tls"), f"{show(tls)} needs a certificate", expected)
+    if tls == "off":
+        for key in ("tls_options", "client_certificate"):
+            if isinstance(listener.get(key), dict):
+                expected = "tls: starttls, required or implicit"
+                yield document.problem((*here, key), "is for TLS, and this listener has none", expected)
+    if isinstance(auth, list) and "external" in auth and not isinstance(client, dict):
+        message = '"external" needs clients\' certificates'
+        expected = "client_certificate: {mode: optional, ca: ca.pem}"
+        yield document.problem((*here, "auth", auth.index("external")), message, expected)
 
 
 def _tokens_in_clear(document: Document, index: int, listener: dict[str, Any]) -> Iterator[Problem]:
     """Bearer tokens need TLS (RFC 7628 section 3). Whoever ends it in front of the proxy says so, and where."""
     tls, mechanisms = listener.get("tls"), listener.get("auth")
-    if tls in ("starttls", "required", "implicit") or not isinstance(mechanisms, list):
+    if tls in _WITH_TLS or not isinstance(mechanisms, list):
         return
     if tls == "off" and all(_is_local(bind) for bind in _as_list(listener.get("bind"))):
         return

@@ -20,7 +20,8 @@ from smtpgate.config import (
     MetricsConfig,
 )
 from smtpgate.document import DocumentError
-from smtpgate.routing.model import BackendSettings
+from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls
+from smtpgate.smtp.capabilities import MINIMUM
 from smtpgate.smtp.server import ServerSettings
 from smtpgate.units import HostPort, UnixPath
 
@@ -76,7 +77,7 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
         store="memory://",
         policies=None,
         auth_http=AuthHttpConfig(("http://127.0.0.1:18080/auth",), 10.0, {}, "first", cache=0.0, ca=None),
-        backend=BackendConfig(BackendSettings("auto", False, False), ()),
+        backend=BackendConfig(BackendSettings(), ()),
         listeners=(
             ListenerConfig(
                 name="mx",
@@ -91,6 +92,7 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
                     max_errors=5,
                     max_line=4096,
                 ),
+                learn_capabilities=False,
                 timeout=60.0,
                 idle_timeout=300.0,
                 certificates=(),
@@ -98,8 +100,9 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
             ),
         ),
         metrics=None,
-        log=LogConfig("json", "info"),
+        log=LogConfig("json", "info", decisions=False),
         graceful_timeout=30.0,
+        state_dir=None,
     )
 
 
@@ -112,9 +115,12 @@ server_name: mail.example.com
 workers: ${{WORKERS}}
 store: redis://:${{PASSWORD}}@127.0.0.1:6379/0
 policies: rules
+state_dir: state/smtpgate
 auth_http:
   url: [unix:/run/auth.sock:/auth, "https://auth.example.com/?key=${{PASSWORD}}"]
   ca: {pem}/a.pem
+  cert: {pem}/b.pem
+  key: {pem}/b.key
   timeout: 500ms
   headers: {{X-Auth-Key: "${{PASSWORD}}", X-Site: "1"}}
   cache: 30s
@@ -122,10 +128,11 @@ auth_http:
   envelope: every
 backend:
   xclient: on
-  proxy_protocol: off
+  proxy_protocol: v2
   smtp_auth: on
   pass_error_message: true
-  tls: off
+  tls:
+    {{mode: required, verify: on, server_name: mta.test, ca: {pem}/a.pem, cert: {pem}/b.pem, key: {pem}/b.key}}
   allow: [10.0.0.0/8, "2001:db8::/32", 192.0.2.1]
 listeners:
   - name: submission
@@ -141,7 +148,7 @@ listeners:
     greeting_delay: 0s
     timeout: 1m
     idle_timeout: 1h
-    bare_newline: reject
+    bare_newline: normalize
     helo_required: true
     max_errors: 1
     max_line: 512
@@ -149,8 +156,9 @@ listeners:
   - name: mx
     bind: 127.0.0.1:25
     auth: [none]
+    capabilities: auto
 metrics: {{bind: 127.0.0.1:9125}}
-log: {{format: text, level: debug}}
+log: {{format: text, level: debug, decisions: on}}
 graceful_timeout: 0s
 """,
         {"WORKERS": "4", "PASSWORD": "hunter2"},
@@ -158,6 +166,8 @@ graceful_timeout: 0s
     assert conf.workers == 4
     assert conf.store == "redis://:hunter2@127.0.0.1:6379/0"
     assert conf.policies == tmp_path / "rules"
+    assert conf.state_dir == tmp_path / "state" / "smtpgate"
+    assert not (tmp_path / "state").exists()
     assert conf.auth_http == AuthHttpConfig(
         ("unix:/run/auth.sock:/auth", "https://auth.example.com/?key=hunter2"),
         0.5,
@@ -165,9 +175,16 @@ graceful_timeout: 0s
         "every",
         cache=30.0,
         ca=pem / "a.pem",
+        certificate=CertificateConfig(pem / "b.pem", pem / "b.key"),
     )
     assert conf.backend == BackendConfig(
-        BackendSettings("on", True, True),
+        BackendSettings(
+            "on",
+            "v2",
+            BackendAuth(replay=True),
+            True,
+            BackendTls("required", True, "mta.test", f"{pem}/a.pem", f"{pem}/b.pem", f"{pem}/b.key"),
+        ),
         (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), ip_network("192.0.2.1")),
     )
     submission, mx = conf.listeners
@@ -183,7 +200,9 @@ graceful_timeout: 0s
             helo_required=True,
             max_errors=1,
             max_line=512,
+            bare_newline="normalize",
         ),
+        learn_capabilities=False,
         timeout=60.0,
         idle_timeout=3600.0,
         certificates=(
@@ -193,9 +212,10 @@ graceful_timeout: 0s
         envelope="every",
     )
     assert mx.protocol.mechanisms == ()
+    assert (mx.learn_capabilities, mx.protocol.capabilities) == (True, MINIMUM)
     assert not mx.protocol.auth_required
     assert conf.metrics == MetricsConfig(HostPort("127.0.0.1", 9125))
-    assert conf.log == LogConfig("text", "debug")
+    assert conf.log == LogConfig("text", "debug", decisions=True)
     assert conf.graceful_timeout == 0.0
     assert "hunter2" not in repr(conf)
 
@@ -236,12 +256,28 @@ def test_the_demo():
     assert (conf.workers, conf.store) == (1, "memory://")
     assert conf.policies is not None
     assert conf.policies.samefile(ROOT / "policies")
+    assert conf.state_dir == ROOT / "conf" / "../var"
 
 
 def test_the_demo_takes_store_and_workers_from_the_environment():
     environ = {"SMTPGATE_WORKERS": "2", "SMTPGATE_STORE": "redis://127.0.0.1:6379/0"}
     conf = config.load(ROOT / "conf" / "proxy.yaml", environ)
     assert (conf.workers, conf.store) == (2, "redis://127.0.0.1:6379/0")
+
+
+@pytest.mark.parametrize(
+    ("line", "environ", "folder"),
+    [
+        ("", {}, None),
+        ("", {"STATE_DIRECTORY": ""}, None),
+        ("", {"STATE_DIRECTORY": "/var/lib/smtpgate"}, "/var/lib/smtpgate"),
+        ("", {"STATE_DIRECTORY": "/var/lib/smtpgate:/var/lib/other"}, "/var/lib/smtpgate"),
+        ("state_dir: /srv/state\n", {"STATE_DIRECTORY": "/var/lib/smtpgate"}, "/srv/state"),
+    ],
+)
+def test_systemd_names_a_state_dir_where_the_file_does_not(tmp_path, line, environ, folder):
+    text = "server_name: a.example\nauth_http: {url: 'http://[::1]/'}\nlisteners: [{name: mx, bind: 127.0.0.1:25}]\n"
+    assert load(tmp_path, text + line, environ).state_dir == (None if folder is None else Path(folder))
 
 
 @pytest.mark.parametrize(
