@@ -1,8 +1,9 @@
 """The policies folder, read as it changes.
 
-Owns looking at files: when a folder may be read, and that what is applied is one state of it and not two. What the
-files say is `smtpgate.snapshot`'s matter. A folder that cannot be read or does not make a snapshot changes
-nothing: whoever was handed the last good one keeps it, and the fault is told once for each state of the folder.
+Owns when a folder is read, and that what is applied is one state of it and not two. What the files say is
+`smtpgate.snapshot`'s matter. A folder that cannot be read or does not make a snapshot changes nothing: whoever was
+handed the last good one keeps it, and the fault is told once for each state of the folder. With a `LastGood` a
+restart meanwhile starts from it, too.
 
 A change is read when two looks in a row see the same, so that a file half-written, or one of two files, is not
 taken for the whole; in a storm of writes, after MAX_UNSETTLED looks. That is within 1.5 s of the last write.
@@ -11,34 +12,50 @@ taken for the whole; in a storm of writes, after MAX_UNSETTLED looks. That is wi
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from smtpgate.clock import Clock
+import gevent
+
+from smtpgate.clock import Clock, SystemClock
 from smtpgate.document import DocumentError, Problem
-from smtpgate.document.reader import MAX_TEXT
+from smtpgate.drivers import policytext
+from smtpgate.drivers.lastgood import LastGood
+from smtpgate.drivers.policytext import FolderText, Look
 from smtpgate.routing.model import BackendSettings
+from smtpgate.routing.poolspec import SideFiles
 from smtpgate.snapshot import Snapshot, build, version_of
 
 # Seconds between two looks; policies take effect within 2 s.
 POLL_INTERVAL: Final = 0.5
 # Looks that a folder in motion may keep us waiting.
 MAX_UNSETTLED: Final = 3
-# Files of one folder, of MAX_TEXT octets each.
-MAX_FILES: Final = 256
-SUFFIX: Final = ".yaml"
 
-# What a look sees: of each file its name, device, inode, size and times, or why the folder cannot be seen.
-Look = tuple[tuple[str, int, int, int, int, int], ...] | str
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """How things stand, for metrics and health checks.
+
+    version: the snapshot in force, "" before there is one. loaded: Unix seconds since when it is. valid: the folder,
+    as it was when last looked at, is what is in force. problems: why not.
+    """
+
+    version: str = ""
+    loaded: float = 0.0
+    valid: bool = False
+    problems: tuple[Problem, ...] = ()
 
 
 class PolicyFolder:
-    """`path`, whose *.yaml files in name order are one snapshot.
+    """`path`, whose *.yaml files in name order, and the *.txt files that their sets name, are one snapshot.
 
     apply: handed each new snapshot; must not wait. loaded: told after it. failed: told of a state of the folder
     that cannot be applied. backend: how to speak to pools that do not say. environ: for `${NAME}` in the files.
+    side: looks into the files that pools name; None where nobody speaks to backends. current: a snapshot that is in
+    force already. keep: where the texts of each snapshot go, for the next start; not_kept: told, once in a row, why
+    they do not.
     """
 
     def __init__(
@@ -50,6 +67,11 @@ class PolicyFolder:
         *,
         backend: BackendSettings | None = None,
         environ: Mapping[str, str] | None = None,
+        current: Snapshot | None = None,
+        keep: LastGood | None = None,
+        not_kept: Callable[[str], None] = lambda reason: None,
+        clock: Clock | None = None,
+        side: SideFiles | None = None,
     ) -> None:
         self._path = path
         self._apply = apply
@@ -57,12 +79,18 @@ class PolicyFolder:
         self._failed = failed
         self._backend = backend
         self._environ = os.environ if environ is None else environ
+        self._keep = keep
+        self._not_kept = not_kept
+        self._clock = clock or SystemClock()
+        self._side = side
         self._last: Look = ()
         # The look that needs no further reading; None while what was read may have been in motion.
         self._done: Look | None = None
         self._waited = 0
-        self._current: Snapshot | None = None
+        self._current = current
+        self._status = FolderStatus() if current is None else FolderStatus(current.version_hash, self._clock.now())
         self._told = ""
+        self._told_not_kept = ""
 
     @classmethod
     def check(
@@ -71,20 +99,28 @@ class PolicyFolder:
         *,
         backend: BackendSettings | None = None,
         environ: Mapping[str, str] | None = None,
+        side: SideFiles | None = None,
     ) -> Snapshot:
         """The folder as it is now, applied nowhere. Raises DocumentError."""
         found: list[Snapshot] = []
-        cls(path, found.append, backend=backend, environ=environ).load()
+        cls(path, found.append, backend=backend, environ=environ, side=side).load()
         return found[0]
 
+    @property
+    def status(self) -> FolderStatus:
+        return self._status
+
     def load(self) -> None:
-        """Read and apply for the first time. Raises DocumentError: there is no last good one yet."""
+        """Read and apply for the first time. Raises DocumentError, and `poll` does not tell that one again."""
         self._last = self._look()
         try:
-            files = self._read()
+            text = self._read()
+            snapshot = self._build(text)
         except OSError as error:
-            raise self._unreadable(error) from None
-        self._install(self._build(files))
+            raise self._refused(self._unreadable(error)) from None
+        except DocumentError as error:
+            raise self._refused(error) from None
+        self._install(snapshot, text)
 
     def poll(self) -> None:
         """One look: costs a stat for each file while nothing changes. Never raises for what the folder holds."""
@@ -98,11 +134,11 @@ class PolicyFolder:
         self._waited += 1
         if not settled and self._waited < MAX_UNSETTLED:
             return
-        self._waited = 0
-        final = self._refresh() and settled
+        if read := self._refresh():
+            self._waited = 0  # else it changed while it was read: the next look reads it again
         # Whatever is written from now on has a later time than a settled look: the time between two looks is
         # longer than the tick in which a file system counts.
-        self._done = look if final else None
+        self._done = look if read and settled else None
 
     def run(self, clock: Clock) -> None:
         """Poll for ever."""
@@ -113,79 +149,116 @@ class PolicyFolder:
     def _refresh(self) -> bool:
         """Read and apply. False: nothing was learnt of the folder's state, it must be read again."""
         try:
-            files = self._read()
+            text = self._read()
             if self._look() != self._last:
                 return False
-            if self._current is not None and version_of(files) == self._current.version_hash:
+            if self._current is not None and _version(text) == self._current.version_hash:
                 self._good_again(self._current)
                 return True
-            snapshot = self._build(files)
+            snapshot = self._build(text)
         except OSError as error:
             self._tell(self._unreadable(error))
             return False
         except DocumentError as error:
             self._tell(error)
             return True
-        self._install(snapshot)
+        self._install(snapshot, text)
         return True
 
-    def _build(self, files: Sequence[tuple[str, bytes]]) -> Snapshot:
-        return build(files, self._environ, backend=self._backend, folder=str(self._path))
+    def _look(self) -> Look:
+        return policytext.look(self._path)
 
-    def _install(self, snapshot: Snapshot) -> None:
+    def _read(self) -> FolderText:
+        return policytext.read(self._path)
+
+    def _build(self, text: FolderText) -> Snapshot:
+        return _build(text, self._path, self._backend, self._environ, self._side)
+
+    def _install(self, snapshot: Snapshot, text: FolderText) -> None:
         self._current = snapshot
         self._told = ""
+        self._status = FolderStatus(snapshot.version_hash, self._clock.now(), valid=True)
         self._apply(snapshot)
         self._loaded(snapshot)
+        if self._keep is not None:
+            self._save(self._keep, snapshot.version_hash, text)
+
+    def _save(self, keep: LastGood, version: str, text: FolderText) -> None:
+        try:
+            # Sessions go on while the disk takes its time.
+            gevent.get_hub().threadpool.apply(keep.save, (version, text))
+            reason = ""
+        except OSError as error:
+            reason = f"{keep.path}: cannot be written: {error.strerror}"
+        if reason and reason != self._told_not_kept:
+            self._not_kept(reason)
+        self._told_not_kept = reason
 
     def _good_again(self, current: Snapshot) -> None:
         """The files are those that are in force; worth telling only after a fault."""
+        self._status = replace(self._status, valid=True, problems=())
         if self._told:
             self._told = ""
             self._loaded(current)
 
     def _tell(self, error: DocumentError) -> None:
         if str(error) != self._told:
-            self._told = str(error)
-            self._failed(error)
+            self._failed(self._refused(error))
 
-    def _look(self) -> Look:
-        try:
-            found = []
-            for name in self._names():
-                status = os.stat(self._path / name)
-                times = (status.st_mtime_ns, status.st_ctime_ns)
-                found.append((name, status.st_dev, status.st_ino, status.st_size, *times))
-            return tuple(found)
-        except OSError as error:
-            return f"{error.strerror}: {error.filename}"
-
-    def _names(self) -> list[str]:
-        """Hidden files are editors' and Kubernetes' own."""
-        return sorted(name for name in os.listdir(self._path) if name.endswith(SUFFIX) and not name.startswith("."))
-
-    def _read(self) -> list[tuple[str, bytes]]:
-        """All files with their names for messages. Raises OSError, DocumentError."""
-        names = self._names()
-        if len(names) > MAX_FILES:
-            message = f"the folder holds {len(names)} files"
-            raise DocumentError([Problem(str(self._path), 1, 1, (), message, f"at most {MAX_FILES}")])
-        # For messages and rules in the log: policies/limits.yaml reads better than conf/../policies/limits.yaml.
-        return [(os.path.normpath(self._path / name), _text(self._path / name)) for name in names]
+    def _refused(self, error: DocumentError) -> DocumentError:
+        """`error`, noted down as the folder's state."""
+        self._told = str(error)
+        self._status = replace(self._status, valid=False, problems=error.problems)
+        return error
 
     def _unreadable(self, error: OSError) -> DocumentError:
         where = str(error.filename or self._path)
         return DocumentError([Problem(where, 1, 1, (), f"cannot be read: {error.strerror}")])
 
 
-def _text(path: Path) -> bytes:
-    with open(path, "rb", opener=_open) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DocumentError([Problem(str(path), 1, 1, (), "this is not a regular file")])
-        # One octet more than the loader takes lets it tell that there are too many.
-        return file.read(MAX_TEXT + 1)
+def load_or_last_good(
+    path: Path,
+    state_dir: Path | None,
+    *,
+    backend: BackendSettings | None = None,
+    environ: Mapping[str, str] | None = None,
+    side: SideFiles | None = None,
+) -> tuple[Snapshot, DocumentError | None]:
+    """For a start: the folder as it is now and None, or the last good one and what is wrong with the folder.
+
+    Raises DocumentError where there is neither: the folder's problems, and why the last good policies, if there are
+    any, do not help.
+    """
+    try:
+        return PolicyFolder.check(path, backend=backend, environ=environ, side=side), None
+    except DocumentError as error:
+        broken = error
+    if state_dir is None:
+        raise broken
+    keep = LastGood(state_dir, path)
+    try:
+        text = keep.load()
+    except DocumentError as error:
+        raise DocumentError([*broken.problems, *error.problems]) from None
+    if text is None:
+        raise broken
+    try:
+        return _build(text, path, backend, os.environ if environ is None else environ, side), broken
+    except DocumentError as error:
+        # Good they were for another version of this program, or with a variable that is gone.
+        message = f"cannot be used in their place: {error.problems[0]}"
+        raise DocumentError([*broken.problems, Problem(str(keep.path), 1, 1, (), message)]) from None
 
 
-def _open(path: str, flags: int) -> int:
-    # Not to be kept waiting by a FIFO that is named like a policy.
-    return os.open(path, flags | os.O_NONBLOCK)
+def _build(
+    text: FolderText,
+    path: Path,
+    backend: BackendSettings | None,
+    environ: Mapping[str, str],
+    side: SideFiles | None,
+) -> Snapshot:
+    return build(text.files, environ, set_files=text.set_files, backend=backend, folder=str(path), side=side)
+
+
+def _version(text: FolderText) -> str:
+    return version_of(text.files, text.set_files)

@@ -1,8 +1,7 @@
-"""Token buckets in Redis, over any Redis storage of the `limits` library.
+"""Token buckets, slots and bans in Redis, over any Redis storage of the `limits` library.
 
-One hash a bucket, "smtpgate:tb:{rl}:<limit>:<subject>" with the fields tokens ts rate cap denied, so HGETALL
-reads as a quota. One script (take.lua) decides for many callers at once. `{rl}` keeps all buckets in one slot
-of a cluster: the price of deciding over several at once.
+One script (take.lua, spoken by `redisscript`) decides for many callers at once; what the keys look like is in
+`rediskeys`.
 
 Owns batching, the bound on every wait, and the breaker. Decisions that queue while calls are in flight leave
 together in the next one; a lone caller makes its call itself. Nothing is ever sent twice: a call that timed
@@ -14,8 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
@@ -24,11 +22,14 @@ from limits.storage import RedisStorage
 from redis.exceptions import RedisClusterException, RedisError
 
 from smtpgate.clock import Clock
+from smtpgate.drivers import redisscript
+from smtpgate.drivers.redisscript import SCRIPT, Question
 from smtpgate.journal import Journal
-from smtpgate.policy.store import Charge, StoreUnavailable, Taken
+from smtpgate.policy.model import Slot
+from smtpgate.policy.rules import Limiter
+from smtpgate.policy.store import LEASE, NOTHING, BanCheck, Charge, Claim, StoreUnavailable, Taken
 
-SCRIPT: Final = files(__package__).joinpath("take.lua").read_bytes()
-NAMESPACE: Final = "tb:{rl}:"
+Answer = TypeVar("Answer")
 
 # Seconds for each step, connect and reply; shared policy.md, `limiter.timeout`.
 DEFAULT_TIMEOUT: Final = 0.05
@@ -51,10 +52,14 @@ class Breaker:
 
     def __init__(self, clock: Clock, *, errors: int = 5, within: float = 2.0, open_for: float = 5.0) -> None:
         self._clock = clock
+        self._until: float | None = None
+        self.configure(errors=errors, within=within, open_for=open_for)
+
+    def configure(self, *, errors: int, within: float, open_for: float) -> None:
+        """New numbers from now on; failures before them are forgotten, an open breaker stays open for its time."""
         self._within = within
         self._open_for = open_for
         self._failures: deque[float] = deque(maxlen=errors)
-        self._until: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -91,29 +96,28 @@ class Breaker:
         return was_open
 
 
-class _Ask:
-    """One decision on its way. `answer` gets a Taken, or the reason of a StoreUnavailable."""
+class _Ask(Generic[Answer]):
+    """One question on its way. `answer` gets what was answered, or the StoreUnavailable."""
 
-    __slots__ = ("abandoned", "answer", "charges", "debit")
+    __slots__ = ("abandoned", "answer", "question")
 
-    def __init__(self, charges: Sequence[Charge], debit: bool) -> None:
-        self.charges = charges
-        self.debit = debit
-        self.answer: AsyncResult[Taken | str] = AsyncResult()
+    def __init__(self, question: Question[Answer]) -> None:
+        self.question = question
+        self.answer: AsyncResult[Answer | StoreUnavailable] = AsyncResult()
         self.abandoned = False
 
 
 class RedisBuckets:
     """A `policy.store.BucketStore` in Redis.
 
-    open_storage is called when the first decision is made, and again until it returns: a cluster that is down
-    at start raises there. timeout: seconds for each of connect and reply; the storage must have been opened
-    with the same socket timeouts and without retries (`store.open_store` does).
+    open_storage is called with a timeout when the first decision is made, again until it returns (a cluster that is
+    down at start raises there), and when the timeout is edited. timeout: seconds for each of connect and reply; the
+    storage must be opened with those socket timeouts and without retries (`store.open_store` does).
     """
 
     def __init__(
         self,
-        open_storage: Callable[[], RedisStorage],
+        open_storage: Callable[[float], RedisStorage],
         clock: Clock,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -121,12 +125,13 @@ class RedisBuckets:
         journal: Journal | None = None,
     ) -> None:
         self._open_storage = open_storage
-        self._patience = timeout * STEPS
+        self._timeout = timeout
         self._breaker = breaker or Breaker(clock)
         self._journal = journal
-        self._queue: deque[_Ask] = deque()
+        self._queue: deque[_Ask[Any]] = deque()
         self._flights = 0
         self._collecting = False
+        self._limiter: Limiter | None = None
         self._script: Any = None
         self._prefix = ""
 
@@ -134,13 +139,54 @@ class RedisBuckets:
         state = "open" if self._breaker.is_open else "closed"
         return f"<RedisBuckets breaker {state}, {self._flights} in flight, {len(self._queue)} queued>"
 
-    def take(self, charges: Sequence[Charge], *, debit: bool = True) -> Taken:
+    def take(
+        self,
+        charges: Sequence[Charge],
+        *,
+        debit: bool = True,
+        count: bool = False,
+        claims: Sequence[Claim] = (),
+        bans: Sequence[BanCheck] = (),
+    ) -> Taken:
         """See BucketStore.take. Waits at most 2 x timeout, whatever Redis does; then StoreUnavailable."""
-        if not charges:
-            return Taken((), ())
+        if not (charges or claims or bans):
+            return NOTHING
+        return self._ask(redisscript.take(charges, debit=debit, count=count, claims=claims, bans=bans))
+
+    def give(self, charges: Sequence[Charge]) -> None:
+        self._ask(redisscript.give(charges))
+
+    def release(self, slots: Sequence[Slot]) -> None:
+        self._ask(redisscript.release(slots))
+
+    def renew(self, slots: Sequence[Slot], lease: float = LEASE) -> None:
+        self._ask(redisscript.renew(slots, lease))
+
+    def note(self, key: str, member: str, ttl: float, keep: int) -> None:
+        self._ask(redisscript.note(key, member, ttl, keep))
+
+    def seen(self, key: str, member: str) -> bool:
+        return self._ask(redisscript.seen(key, member))
+
+    def configure(self, limiter: Limiter) -> None:
+        """What is the same as before changes nothing: an edit elsewhere in the folder must not close a breaker."""
+        before, self._limiter = self._limiter, limiter
+        breaker = limiter.breaker
+        if before is None or before.breaker != breaker:
+            self._breaker.configure(errors=breaker.errors, within=breaker.within, open_for=breaker.open_for)
+        if limiter.timeout != self._timeout:
+            self._timeout = limiter.timeout
+            self.close()
+            self._script = None
+
+    @property
+    def _patience(self) -> float:
+        return self._timeout * STEPS
+
+    def _ask(self, question: Question[Answer]) -> Answer:
         if not self._breaker.admit():
             raise StoreUnavailable("the breaker is open: too many errors of late")
-        ask = _Ask(charges, debit)
+        ask = _Ask(question)
         if self._flights == MAX_IN_FLIGHT or self._queue or self._collecting:
             self._join(ask)
             return self._wait(ask)
@@ -148,7 +194,8 @@ class RedisBuckets:
         try:
             self._collect()
             if not self._queue:
-                return self._call([ask])[0]
+                answer: Answer = self._call([ask])[0]
+                return answer
             self._queue.appendleft(ask)
         finally:
             self._land()
@@ -167,23 +214,25 @@ class RedisBuckets:
         finally:
             self._collecting = False
 
-    def _join(self, ask: _Ask) -> None:
+    def _join(self, ask: _Ask[Any]) -> None:
         if len(self._queue) >= MAX_QUEUED:
             raise StoreUnavailable(f"{MAX_QUEUED} decisions are queued already")
         self._queue.append(ask)
         self._launch()
 
-    def _wait(self, ask: _Ask) -> Taken:
+    def _wait(self, ask: _Ask[Answer]) -> Answer:
         try:
             # wait() swallows only its own timeout; one that the caller has set passes through.
             ask.answer.wait(self._patience)
         finally:
             # Timed out or killed: if it is still queued, nobody wants it charged.
             ask.abandoned = True
+        if not ask.answer.ready():
+            raise StoreUnavailable(f"no answer within {self._patience:.3f} s")
         outcome = ask.answer.value
-        if isinstance(outcome, Taken):
-            return outcome
-        raise StoreUnavailable(outcome or f"no answer within {self._patience:.3f} s")
+        if isinstance(outcome, StoreUnavailable):
+            raise StoreUnavailable(str(outcome))
+        return cast(Answer, outcome)  # which may be None, but is set
 
     def _launch(self) -> None:
         """Give the queue a flight if one is free. The slot is taken here, before the greenlet first runs."""
@@ -199,19 +248,19 @@ class RedisBuckets:
         """Carry batch after batch until the queue is empty."""
         try:
             while batch := self._next_batch():
-                outcomes: Sequence[Taken | str]
+                outcomes: Sequence[object]
                 try:
                     outcomes = self._call(batch)
                 except StoreUnavailable as error:
-                    outcomes = [str(error)] * len(batch)
+                    outcomes = [error] * len(batch)
                 for ask, outcome in zip(batch, outcomes, strict=True):
                     ask.answer.set(outcome)
         finally:
             self._land()
 
-    def _next_batch(self) -> list[_Ask]:
+    def _next_batch(self) -> list[_Ask[Any]]:
         """The longest-waiting callers that are still waiting, at most MAX_BATCH."""
-        batch: list[_Ask] = []
+        batch: list[_Ask[Any]] = []
         while self._queue and len(batch) < MAX_BATCH:
             ask = self._queue.popleft()
             if not ask.abandoned:
@@ -220,11 +269,12 @@ class RedisBuckets:
 
     # --- the call ---
 
-    def _call(self, asks: Sequence[_Ask]) -> list[Taken]:
+    def _call(self, asks: Sequence[_Ask[Any]]) -> list[Any]:
         """One script call for all. Raises StoreUnavailable, and tells the breaker what happened."""
+        questions = [ask.question for ask in asks]
         limit = gevent.Timeout.start_new(self._patience)
         try:
-            reply = self._run(asks)
+            reply = self._run(questions)
         except gevent.Timeout as timeout:
             if timeout is not limit:
                 raise
@@ -238,15 +288,15 @@ class RedisBuckets:
             limit.close()
         if self._breaker.succeeded() and self._journal is not None:
             self._journal.info("store_up")
-        return _decode(asks, reply)
+        return redisscript.decode(questions, reply)
 
-    def _run(self, asks: Sequence[_Ask]) -> list[bytes]:
+    def _run(self, questions: Sequence[Question[Any]]) -> bytes:
         if self._script is None:
-            storage = self._open_storage()
-            self._prefix = storage.prefixed_key(NAMESPACE)
+            storage = self._open_storage(self._timeout)
+            self._prefix = storage.prefixed_key("")
             self._script = storage.get_connection().register_script(SCRIPT)
-        keys, args = _encode(asks, self._prefix)
-        reply: list[bytes] = self._script(keys, args)
+        keys, args = redisscript.encode(questions, self._prefix)
+        reply: bytes = self._script(keys, args)
         return reply
 
     def _fault(self, reason: str) -> StoreUnavailable:
@@ -257,7 +307,7 @@ class RedisBuckets:
             self.close()
             # Whoever queues has no better prospects than whoever comes now.
             while self._queue:
-                self._queue.popleft().answer.set(reason)
+                self._queue.popleft().answer.set(StoreUnavailable(reason))
         return StoreUnavailable(reason)
 
     def close(self) -> None:
@@ -271,25 +321,3 @@ class RedisBuckets:
 # RedisClusterException is no RedisError. The valkey library's errors cannot come: store.py opens Valkey with
 # redis-py.
 _FAULTS: Final = (RedisError, RedisClusterException, OSError)
-
-
-def _encode(asks: Sequence[_Ask], prefix: str) -> tuple[list[str], list[str | int | float]]:
-    """KEYS and ARGV of take.lua; a key that several decisions name is sent once."""
-    index: dict[str, int] = {}
-    args: list[str | int | float] = []
-    for ask in asks:
-        args += (1 if ask.debit else 0, len(ask.charges))
-        for charge in ask.charges:
-            args += (index.setdefault(charge.key, len(index) + 1), charge.rate, charge.burst, charge.cost)
-    return [prefix + key for key in index], args
-
-
-def _decode(asks: Sequence[_Ask], reply: list[bytes]) -> list[Taken]:
-    numbers = [float(text) for text in reply]
-    takens: list[Taken] = []
-    start = 0
-    for ask in asks:
-        end = start + 2 * len(ask.charges)
-        takens.append(Taken(waits=tuple(numbers[start:end:2]), balances=tuple(numbers[start + 1 : end : 2])))
-        start = end
-    return takens

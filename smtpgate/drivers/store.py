@@ -18,6 +18,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from smtpgate.clock import Clock
+from smtpgate.drivers.rediskeys import KEY_PREFIX
 from smtpgate.drivers.redisstore import DEFAULT_TIMEOUT, MAX_IN_FLIGHT, Breaker, RedisBuckets
 from smtpgate.journal import Journal
 from smtpgate.policy.bucket import MemoryBuckets
@@ -25,7 +26,6 @@ from smtpgate.policy.store import BucketStore
 from smtpgate.policy.storeuri import EXPECTED_STORE, MEMORY, StoreUri, parse_store_uri
 from smtpgate.units import InvalidValue
 
-KEY_PREFIX: Final = "smtpgate"
 # The flights of RedisBuckets, and as many again whose predecessor is still being closed.
 MAX_CONNECTIONS: Final = 2 * MAX_IN_FLIGHT
 
@@ -40,9 +40,9 @@ def open_store(
 ) -> BucketStore:
     """The store that `uri` names (conf/proxy.yaml `store`).
 
-    timeout: seconds for each of connect and reply, never retried. Raises ValueError, without any part of the URI,
-    for what `policy.storeuri` or redis-py refuses. Connects to nothing: Redis may be down now and
-    come later.
+    timeout: seconds for each of connect and reply, never retried; the policies' `limiter` may change it. Raises
+    ValueError, without any part of the URI, for what `policy.storeuri` or redis-py refuses. Connects to nothing:
+    Redis may be down now and come later.
     """
     try:
         store = parse_store_uri(uri)
@@ -51,16 +51,18 @@ def open_store(
     if store.scheme == MEMORY:
         return MemoryBuckets(clock)
     opened: RedisStorage | None = None
+
+    def storage(seconds: float) -> RedisStorage:
+        return opened if opened is not None and seconds == timeout else open_storage(store, seconds)
+
     # A cluster's client asks for its nodes when it is made: that has to wait for the first decision.
     if store.scheme != "redis+cluster":
         try:
-            opened = _open(store, timeout)
+            opened = open_storage(store, timeout)
         except (ConfigurationError, ValueError, TypeError):
             # Their texts may quote the URI, and with it a password.
             raise ValueError(f"store is refused by the Redis client; expected {EXPECTED_STORE}") from None
-    return RedisBuckets(
-        lambda: opened or _open(store, timeout), clock, timeout=timeout, breaker=breaker, journal=journal
-    )
+    return RedisBuckets(storage, clock, timeout=timeout, breaker=breaker, journal=journal)
 
 
 def bucket_store(storage: Storage, clock: Clock) -> BucketStore:
@@ -69,13 +71,13 @@ def bucket_store(storage: Storage, clock: Clock) -> BucketStore:
     Raises limits' ConfigurationError for a storage that cannot decide over several keys at once.
     """
     if isinstance(storage, RedisStorage):
-        return RedisBuckets(lambda: storage, clock)
+        return RedisBuckets(lambda timeout: storage, clock)
     if isinstance(storage, MemoryStorage):
         return MemoryBuckets(clock)
     raise ConfigurationError(f"{type(storage).__name__} has no atomic token buckets; expected Redis or memory")
 
 
-def _open(store: StoreUri, timeout: float) -> RedisStorage:
+def open_storage(store: StoreUri, timeout: float) -> RedisStorage:
     """A `limits` storage with our options.
 
     Raises ConfigurationError, ValueError or TypeError for what the two libraries cannot use; a cluster that is down
