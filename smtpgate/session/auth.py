@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
+from smtpgate.policy.model import Event as PolicyEvent
 from smtpgate.session.client import Client, text_of
+from smtpgate.session.policing import Account, Policing
 from smtpgate.session.ports import (
     AuthAnswer,
     Authenticator,
@@ -46,6 +48,7 @@ class Login:
         self,
         ports: Ports,
         client: Client,
+        policing: Policing,
         protocol: ServerProtocol,
         server_name: str,
         next_event: Callable[[], Event],
@@ -55,6 +58,8 @@ class Login:
     ) -> None:
         self._ports = ports
         self._client = client
+        self._policing = policing
+        self._account = Account()
         self._protocol = protocol
         self._server_name = server_name
         self._next_event = next_event
@@ -67,6 +72,8 @@ class Login:
         """The reply to AUTH: 235 once the auth service said yes, with the client's facts grown. Closed when the
         client went away in the middle of the exchange.
         """
+        if event.mechanism == "EXTERNAL" and not self._client.certified:
+            return replies.NOTHING_SHOWN
         gathered = self._gather(event)
         if not isinstance(gathered, sasl.Credentials):
             return gathered
@@ -74,12 +81,8 @@ class Login:
         # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
         self._restart_timeout()
         if isinstance(answer, AuthGranted) and not gathered.user and answer.user is None:
-            answer = self._unavailable("auth server granted a token without a name and named nobody")
-        if isinstance(answer, AuthGranted):
-            self._client.accepted(gathered, answer)
-            reply = replies.AUTH_OK
-        else:
-            reply = answer
+            answer = self._named(gathered, answer)
+        reply = self._admit(gathered, answer) if isinstance(answer, AuthGranted) else answer
         self._ports.journal.info(
             "auth",
             **self._client.who(),
@@ -87,7 +90,31 @@ class Login:
             method=gathered.method,
             result=reply.code,
         )
+        if isinstance(answer, AuthGranted):
+            return reply
         return self._told_why(gathered, reply) or reply
+
+    def _named(self, credentials: sasl.Credentials, granted: AuthGranted) -> AuthGranted | Reply:
+        """A grant for whom nobody has a name. Scripts for nginx look at the certificate's subject, and name nobody
+        either: then the subject is the name. A token shows none.
+        """
+        tls = self._client.tls
+        if credentials.method == "external" and tls is not None and tls.certificate is not None:
+            return replace(granted, user=tls.certificate.subject)
+        return self._unavailable("auth server granted a login without a name, and named nobody")
+
+    def forget(self) -> None:
+        """Nobody is logged in any more: the places that the login held are free."""
+        self._policing.settle(self._account)
+
+    def _admit(self, credentials: sasl.Credentials, granted: AuthGranted) -> Reply:
+        """The auth service said yes; the limits on logins may still say no, and then nobody is logged in."""
+        self._client.accepted(credentials, granted, self._ports.clock.now())
+        refused = self._policing.ask(PolicyEvent.AUTH, self._client.facts, self._account)
+        if refused is None:
+            return replies.AUTH_OK
+        self._client.withdrawn()
+        return refused.reply
 
     def _told_why(self, credentials: sasl.Credentials, reply: Reply) -> Closed | None:
         """Tell of a token that was refused for good, with the challenge that its mechanism has for it.

@@ -7,7 +7,8 @@ sockets, Redis, HTTP and YAML: those are ports.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,7 +17,16 @@ from smtpgate.policy.model import Event as PolicyEvent
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
 from smtpgate.session.mailing import Mailing
-from smtpgate.session.ports import Ports, Stream, StreamInterrupted, StreamLost, StreamTimeout
+from smtpgate.session.policing import Account, Policing
+from smtpgate.session.ports import (
+    READ_SIZE,
+    Ports,
+    Proxied,
+    Stream,
+    StreamInterrupted,
+    StreamLost,
+    StreamTimeout,
+)
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
 from smtpgate.smtp.events import (
@@ -36,15 +46,19 @@ from smtpgate.smtp.events import (
     Rcpt,
     Reset,
     StartTls,
+    Xclient,
+    Xforward,
 )
 from smtpgate.smtp.replies import Reply
 from smtpgate.smtp.server import ServerProtocol, ServerSettings
+from smtpgate.units import PeerNetwork, is_among
 
 # Last words to a client that may not be reading: it has had its time.
 FAREWELL_TIMEOUT: Final = 1.0
 NO_TIME: Final = 0.001  # a budget that is used up still reads what is here already
 TLS_HANDSHAKE_TIMEOUT: Final = 30.0  # reference/security.md F2
 SESSION_ID_OCTETS: Final = 8
+MAX_SHOWN: Final = 64  # octets of what an early talker said, in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,8 @@ class SessionSettings:
     """What a listener prescribes. timeout: seconds from the greeting to a backend; idle_timeout: from then on.
 
     envelope: with method none, ask auth_http for each RCPT until the first accepted, for every one, or never.
+    greeting_delay: seconds in which a client may not speak yet. certificate_required: of clients, under TLS. xclient:
+    who may speak for others.
     """
 
     listener: str
@@ -59,17 +75,24 @@ class SessionSettings:
     timeout: float = 60.0
     idle_timeout: float = 300.0
     envelope: Literal["first", "every", "never"] = "first"
+    greeting_delay: float = 0.0
+    certificate_required: bool = False
+    xclient: tuple[PeerNetwork, ...] = ()
 
 
-def run(stream: Stream, settings: SessionSettings, ports: Ports) -> None:
-    """Serve one accepted connection to its end. Closing the stream is the caller's."""
-    Session(stream, settings, ports).run()
+def run(stream: Stream, settings: SessionSettings, ports: Ports, proxied: Proxied | None = None) -> None:
+    """Serve one accepted connection to its end. proxied: what a PROXY header said, where there was one that named a
+    client; the stream's peer is that client. Closing the stream is the caller's.
+    """
+    Session(stream, settings, ports, proxied).run()
 
 
 class Session:
     """The state of one session. `run()` is the only entry."""
 
-    def __init__(self, stream: Stream, settings: SessionSettings, ports: Ports) -> None:
+    def __init__(
+        self, stream: Stream, settings: SessionSettings, ports: Ports, proxied: Proxied | None = None
+    ) -> None:
         self._stream = stream
         self._settings = settings
         self._ports = ports
@@ -80,12 +103,16 @@ class Session:
         self._budget: float | None = settings.timeout
         server_name = settings.protocol.server_name
         session = ports.token(SESSION_ID_OCTETS)
-        self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None)
-        self._client = Client(session, stream.peer, settings.listener, stream.tls)
-        self._relay = Relay(ports.backends, ports.clock, ports.journal, server_name, session)
+        trusted = bool(settings.xclient) and is_among(stream.peer.host, settings.xclient)
+        self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None, trusted=trusted)
+        self._client = Client(session, stream.peer, settings.listener, stream.tls, ports.clock.now(), proxied)
+        self._account = Account()  # of the connection
+        self._policing = Policing(ports, self._client, self._attending)
+        self._relay = Relay(ports, server_name, session)
         self._login = Login(
             ports,
             self._client,
+            self._policing,
             self._protocol,
             server_name,
             self._next_event,
@@ -93,7 +120,7 @@ class Session:
             self._abort_on_close,
             self._restart_timeout,
         )
-        self._mailing = Mailing(ports, self._client, self._relay, self._login, settings.envelope, self._pause)
+        self._mailing = Mailing(ports, self._client, self._policing, self._relay, self._login, settings.envelope)
 
     def run(self) -> None:
         try:
@@ -109,6 +136,8 @@ class Session:
         finally:
             self._relay.close()
             self._mailing.lost(self._ended)
+            self._login.forget()
+            self._policing.settle(self._account)
             self._log()
 
     def _serve(self) -> None:
@@ -123,13 +152,48 @@ class Session:
         self._flush()
 
     def _greet(self) -> bool:
-        denial = self._ports.policy.decide(PolicyEvent.CONNECT, self._client.facts).denial
-        if denial is None:
-            self._protocol.greet()
-            return True
-        self._ended = f"refused by {denial.limit}"
-        self._protocol.greet(self._mailing.refusal(denial).closing())
-        return False
+        """Whether there is a session; if not, what stands in the place of the greeting has been said."""
+        refused = self._arrive() or self._uncertified() or self._early()
+        self._protocol.greet(refused)
+        return refused is None
+
+    def _arrive(self) -> Reply | None:
+        """A client is there: the limits on connections, then its name."""
+        refused = self._policing.ask(PolicyEvent.CONNECT, self._client.facts, self._account)
+        if refused is not None:
+            self._ended = f"refused by {refused.limit}"
+            return refused.reply.closing()
+        names = self._ports.names
+        if names is not None and not self._client.introduced:
+            with self._attending():
+                self._client.named(names.name_of(self._client.peer.host))
+        return None
+
+    def _uncertified(self) -> Reply | None:
+        """nginx's verdict: one that shows no certificate hears so, and does not wonder why the handshake failed."""
+        tls = self._stream.tls
+        if tls is None or not self._settings.certificate_required or self._client.certified:
+            return None
+        self._ended = "client sent no required SSL certificate"
+        return replies.NO_CERTIFICATE
+
+    def _early(self) -> Reply | None:
+        """Wait with the greeting: who speaks before it does not listen either (nginx_mail.md section 3)."""
+        if self._settings.greeting_delay <= 0.0:
+            return None
+        try:
+            said = self._stream.read(Deadline(self._ports.clock, self._settings.greeting_delay))
+        except StreamTimeout:
+            return None
+        except StreamInterrupted:
+            self._ended = f"closed with {replies.SHUTTING_DOWN.code}"
+            return replies.SHUTTING_DOWN
+        if not said:
+            raise StreamLost("client closed the connection before the greeting")
+        self._ended = "client was rejected before greeting"
+        shown = said[:MAX_SHOWN].decode("ascii", "backslashreplace")
+        self._ports.journal.info("early_talker", **self._client.who(), said=shown)
+        return replies.EARLY_TALKER
 
     def _next_event(self) -> Event:
         patience: Deadline | None = None
@@ -146,15 +210,20 @@ class Session:
                 # (reference/security.md F2).
                 self._spend(patience)
                 patience = None
+            lane = self._mailing.lane
+            if lane is not None and lane.settle():
+                patience = None  # it was we who were waited for
             patience = patience or Deadline(self._ports.clock, self._patience)
             try:
-                data = self._stream.read(patience)
+                data = self._stream.read(patience, READ_SIZE if lane is None else lane.piece)
             except StreamInterrupted:
                 continue
             if data:
                 self._protocol.receive_data(data)
             else:
                 self._protocol.receive_eof()
+            if lane is not None:
+                lane.owe(len(data))
 
     def _spend(self, patience: Deadline | None) -> None:
         if patience is not None and self._budget is not None:
@@ -170,13 +239,16 @@ class Session:
             case Mail():
                 protocol.send(mailing.begin(event))
             case Data():
-                protocol.send(mailing.data())
+                protocol.send(mailing.data(protocol.buffered))
             case BodyEnd():
+                if mailing.lane is not None:
+                    self._flush()
+                    mailing.lane.settle()
                 protocol.send(mailing.end_of_body(event))
             case BodyFaulted(fault):
                 mailing.faulted(fault)
             case Bdat():
-                mailing.chunk()
+                mailing.chunk(protocol.buffered)
             case Hello():
                 mailing.reset("HELO/EHLO")
                 self._client.greeted(event)
@@ -187,6 +259,11 @@ class Session:
                 self._start_tls()
             case Reset():
                 mailing.reset("reset")
+                protocol.send(replies.OK)
+            case Xclient():
+                protocol.send(self._introduce(event))
+            case Xforward():
+                self._client.forwards(event)
                 protocol.send(replies.OK)
             case Quit():
                 protocol.send(replies.BYE)
@@ -203,10 +280,32 @@ class Session:
         self._protocol.send(replies.START_TLS)
         self._flush()
         self._mailing.reset("STARTTLS")
+        self._login.forget()
         self._relay.close()
         tls = self._stream.start_tls(Deadline(self._ports.clock, TLS_HANDSHAKE_TIMEOUT))
         self._protocol.tls_started()
-        self._client.forget(tls)
+        served = self._client.peer.host
+        self._client.forget(tls, self._ports.clock.now())
+        refused = self._uncertified() or self._arrive_in_the_place_of(served)
+        if refused is not None:
+            self._protocol.abort(refused)
+
+    def _introduce(self, told: Xclient) -> Reply:
+        """XCLIENT from somebody who may say it: another client, under the limits as one that has just connected."""
+        served = self._client.peer.host
+        self._login.forget()
+        self._relay.close()
+        self._client.becomes(told, self._ports.clock.now())
+        self._restart_timeout()
+        refused = self._arrive_in_the_place_of(served)
+        return refused or replies.greeting(self._settings.protocol.server_name)
+
+    def _arrive_in_the_place_of(self, host: str) -> Reply | None:
+        """Another address has other limits: the places that the last client had are free, this one needs its own."""
+        if self._client.peer.host == host:
+            return None
+        self._policing.settle(self._account)
+        return self._arrive()
 
     def _reached(self, reply: Reply) -> Reply:
         """Authenticated, or at a backend: from now on each command has the idle timeout of its own."""
@@ -231,13 +330,19 @@ class Session:
         return bool(data)
 
     def _pause(self, seconds: float) -> None:
+        with self._attending():
+            self._ports.clock.sleep(seconds)
+
+    @contextmanager
+    def _attending(self) -> Iterator[None]:
+        """For waits on somebody else: nothing stays unsent, and a client that leaves ends them."""
         self._flush()
         with self._abort_on_close():
-            self._ports.clock.sleep(seconds)
+            yield
 
     def _abort_on_close(self) -> AbstractContextManager[None]:
         """See Stream.abort_on_close. A client that has pipelined commands is served to their end, as ever."""
-        return nullcontext() if self._protocol.has_buffered else self._stream.abort_on_close()
+        return nullcontext() if self._protocol.buffered else self._stream.abort_on_close()
 
     def _say_last(self, reply: Reply) -> None:
         self._relay.abort()
@@ -248,12 +353,14 @@ class Session:
             pass
 
     def _log(self) -> None:
+        impostures = self._protocol.impostures  # how often it has tried to speak for others
         self._ports.journal.info(
             "session",
             **self._client.who(),
             helo=self._client.facts.helo,
             tls=self._client.tls.protocol if self._client.tls else None,
             transactions=self._mailing.count,
+            **({"impostures": impostures} if impostures else {}),
             seconds=round(self._ports.clock.monotonic() - self._started, 3),
             end=self._ended,
         )

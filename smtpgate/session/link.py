@@ -1,8 +1,7 @@
 """The conversation with one backend: the client protocol driven over a stream, in blocking steps.
 
-Owns the order of the handshake (reference/nginx_mail.md section 6), the waits (RFC 5321 section 4.5.3.2) and the
-translation of every fault into LinkLost. Refuses to know why a backend was chosen or what to do when it fails:
-that is `relay`.
+Owns the waits (RFC 5321 section 4.5.3.2) and the translation of every fault into LinkLost. Refuses to know what is
+said to make a client known (`handshake`), why a backend was chosen, and what to do when it fails (`relay`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from smtpgate.clock import Clock, Deadline
-from smtpgate.routing.model import BackendSettings
-from smtpgate.session.ports import Identity, Stream, StreamInterrupted, StreamLost, StreamTimeout
+from smtpgate.routing.model import BackendTls
+from smtpgate.session.handshake import Introduction
+from smtpgate.session.ports import Stream, StreamInterrupted, StreamLost, StreamTimeout
 from smtpgate.smtp import encode
-from smtpgate.smtp.client import BackendProtocolError, ClientProtocol
+from smtpgate.smtp.client import BackendProtocolError, ClientProtocol, ClientState
 from smtpgate.smtp.extensions import Extensions
 from smtpgate.smtp.replies import Reply
 
@@ -26,89 +26,46 @@ DATA_BLOCK_TIMEOUT: Final = 180.0  # RFC 5321 section 4.5.3.2.5
 DATA_DONE_TIMEOUT: Final = 600.0  # RFC 5321 section 4.5.3.2.6
 FAREWELL_TIMEOUT: Final = 0.05  # last words that have arrived already; nobody waits for more
 
+# RFC 2920 section 3.1: whoever sends must be able to read, or both ends wait. So many replies fit every buffer.
+MAX_UNANSWERED: Final = 100
+
 
 class LinkLost(Exception):
     """The backend can no longer be spoken to: gone, silent, talking nonsense, or it said 421.
 
-    `str()` is for the log. farewell: its last reply, where there was one.
+    `str()` is for the log. farewell: its last reply, where there was one. silent: it is there, but does not answer.
     """
 
-    def __init__(self, reason: str, farewell: Reply | None = None) -> None:
+    def __init__(self, reason: str, farewell: Reply | None = None, *, silent: bool = False) -> None:
         super().__init__(reason)
         self.farewell = farewell
-
-
-class HandshakeRefused(Exception):
-    """The backend answered a step of the handshake with a reply that does not let us go on."""
-
-    def __init__(self, step: str, reply: Reply) -> None:
-        super().__init__(f"{step} answered {reply.code} {reply.text}")
-        self.reply = reply
-
-
-class IdentityUntellable(Exception):
-    """The client's identity fits no command: no backend can be told it, and a shortened one is somebody else's."""
+        self.silent = silent
 
 
 class BackendLink:
-    """One backend connection. After LinkLost it is of no use and must be closed."""
+    """One backend connection. After LinkLost it is of no use and must be closed.
+
+    introduction: whom it knows us as, and our clients; `handshake` keeps it.
+    """
 
     def __init__(self, stream: Stream, clock: Clock) -> None:
         self._stream = stream
         self._clock = clock
         self._protocol = ClientProtocol()
+        self.introduction = Introduction()
 
     @property
     def extensions(self) -> Extensions:
         return self._protocol.extensions
 
-    def handshake(self, server_name: str, identity: Identity, settings: BackendSettings, deadline: Deadline) -> None:
-        """From the greeting to a session that may send MAIL, as nginx does it.
+    @property
+    def resting(self) -> bool:
+        """Between transactions, in step, and fit to be another client's: whoever holds it may keep it for one."""
+        return self._protocol.can_reuse and self.introduction.renewable(self.extensions)
 
-        Raises LinkLost, HandshakeRefused, IdentityUntellable. One deadline covers all steps.
-        """
-        try:
-            self._shake_hands(server_name, identity, settings, deadline)
-        except ValueError as unsendable:
-            raise IdentityUntellable(str(unsendable)) from None
-
-    def _shake_hands(
-        self, server_name: str, identity: Identity, settings: BackendSettings, deadline: Deadline
-    ) -> None:
-        self._require("greeting", self._replies(1, deadline)[0], 220)
-        hello = self.ask(encode.ehlo(server_name), deadline=deadline)[0]
-        if hello.code >= 500:
-            hello = self.ask(encode.helo(server_name), deadline=deadline)[0]
-        self._require("EHLO", hello, 250)
-        if settings.xclient == "on" or (settings.xclient == "auto" and self.extensions.xclient):
-            self._introduce(identity, settings, deadline)
-        if settings.smtp_auth and identity.login and identity.method != "none":
-            self._authenticate(identity.login, identity.password, deadline)
-
-    def _introduce(self, identity: Identity, settings: BackendSettings, deadline: Deadline) -> None:
-        attributes = {"ADDR": identity.addr, "NAME": identity.name}
-        if identity.login and not settings.smtp_auth:
-            attributes["LOGIN"] = identity.login
-        if settings.xclient == "auto":
-            offered = self.extensions.xclient
-            attributes = {key: value for key, value in attributes.items() if key in offered}
-        for command in encode.xclient(attributes):
-            self._require("XCLIENT", self.ask(command, deadline=deadline)[0], 220, 250)
-        if identity.helo is not None:
-            # Always: XCLIENT put the backend back to its greeting, and this is how it learns the client's name.
-            hello = encode.ehlo(identity.helo) if identity.extended else encode.helo(identity.helo)
-            self._require("client HELO/EHLO", self.ask(hello, deadline=deadline)[0], 250)
-
-    def _authenticate(self, login: str, password: bytes | None, deadline: Deadline) -> None:
-        if password is None:
-            raise LinkLost("no password available for smtp_auth")
-        command = encode.auth_plain(login.encode("utf-8", "surrogateescape"), password)
-        self._require("AUTH", self.ask(command, deadline=deadline)[0], 235)
-
-    @staticmethod
-    def _require(step: str, reply: Reply, *codes: int) -> None:
-        if reply.code not in codes:
-            raise HandshakeRefused(step, reply)
+    def greeting(self, deadline: Deadline) -> Reply:
+        """The backend's first words. Raises LinkLost."""
+        return self._replies(1, deadline)[0]
 
     def ask(self, *commands: bytes, deadline: Deadline | None = None) -> list[Reply]:
         """Send commands in one write; their replies in order. Raises LinkLost, also for a 421."""
@@ -116,12 +73,30 @@ class BackendLink:
         self._write(self._registered(self._protocol.send, *commands), deadline)
         return self._replies(len(commands), deadline)
 
+    def start_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> None:
+        """TLS behind a 220 to STARTTLS; EHLO comes next. Raises LinkLost: there is no way back to clear text.
+
+        A TLS server says nothing before the client's hello. What waits here was said in clear, by whomever
+        (reference/security.md C2).
+        """
+        if self._stream.readable():
+            raise LinkLost("backend spoke or left in clear behind its 220 to STARTTLS")
+        try:
+            self._protocol.tls_started()
+            self._stream.start_client_tls(settings, server_name, deadline)
+        except StreamTimeout:
+            raise LinkLost("TLS handshake did not end in time", silent=True) from None
+        except (StreamLost, BackendProtocolError) as fault:
+            raise LinkLost(str(fault)) from None
+
     def check_rested(self) -> None:
         """A backend has nothing to say between transactions: what waits there is its farewell, or a reply out of
         turn that would answer our next command. Raises LinkLost.
         """
         if self._stream.readable():
             raise LinkLost("backend spoke or left between transactions")
+
+    # --- a text as DATA ------------------------------------------------------------------------------------------
 
     def start_data(self) -> Reply:
         """DATA: 354, or why not. Raises LinkLost."""
@@ -144,6 +119,42 @@ class BackendLink:
         self._write(octets, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
         return self._replies(1, Deadline(self._clock, DATA_DONE_TIMEOUT))[0]
 
+    # --- a text in BDAT chunks (RFC 3030) ------------------------------------------------------------------------
+
+    def write_chunk(self, data: bytes) -> Reply | None:
+        """A chunk of the message, unless an earlier one was refused: then the refusal, and nothing is written.
+
+        Pipelined where that is offered. Raises LinkLost.
+        """
+        refusal = self._chunks_answered(MAX_UNANSWERED - 1 if self.extensions.pipelining else 0)
+        if refusal is None:
+            command = self._registered(self._protocol.send, encode.bdat(len(data), last=False))
+            self._write(command + data, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
+        return refusal
+
+    def settle_chunks(self) -> Reply | None:
+        """Until every chunk has its answer; the first refusal among them. Raises LinkLost."""
+        return self._chunks_answered(0)
+
+    def end_chunks(self) -> Reply:
+        """The end of the message and its reply. Raises LinkLost: then nobody knows whether it was committed."""
+        octets = self._registered(self._protocol.send, encode.bdat(0, last=True))
+        self._write(octets, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
+        return self._replies(1, Deadline(self._clock, DATA_DONE_TIMEOUT))[0]
+
+    def _chunks_answered(self, unanswered: int) -> Reply | None:
+        """Take the replies that are here, and wait until at most that many are due."""
+        protocol, refusal = self._protocol, None
+        while protocol.awaiting > unanswered or (
+            protocol.awaiting and (protocol.has_buffered or self._stream.readable())
+        ):
+            reply = self._replies(1, Deadline(self._clock, DATA_BLOCK_TIMEOUT))[0]
+            if refusal is None and not reply.positive:
+                refusal = reply
+        return refusal
+
+    # --- the end, and the octets ---------------------------------------------------------------------------------
+
     def quit(self) -> None:
         """Say QUIT without waiting for the answer: nobody needs it, and the client should not wait for it."""
         try:
@@ -165,18 +176,21 @@ class BackendLink:
         try:
             self._stream.write(data, deadline)
         except StreamTimeout:
-            raise LinkLost("backend takes no more data") from None
+            raise LinkLost("backend takes no more data", silent=True) from None
         except StreamLost as lost:
             raise LinkLost(str(lost), self._last_words()) from None
 
     def _last_words(self) -> Reply | None:
         """A refusal that the backend sent before it hung up mid-message, if it is here already."""
         deadline = Deadline(self._clock, FAREWELL_TIMEOUT)
+        reply: Reply | None = None
         try:
-            self._protocol.receive_data(self._stream.read(deadline))
-            return self._protocol.next_reply() or self._protocol.farewell
-        except (StreamTimeout, StreamLost, StreamInterrupted, BackendProtocolError):
-            return self._protocol.farewell
+            while reply is None and self._protocol.state is not ClientState.CLOSED:
+                self._receive(deadline)
+                reply = self._protocol.next_reply()
+        except (StreamTimeout, StreamLost, BackendProtocolError):
+            pass
+        return reply or self._protocol.farewell
 
     def _replies(self, count: int, deadline: Deadline) -> list[Reply]:
         replies: list[Reply] = []
@@ -190,7 +204,7 @@ class BackendLink:
                 else:
                     replies.append(reply)
         except StreamTimeout:
-            raise LinkLost("backend did not answer in time") from None
+            raise LinkLost("backend did not answer in time", silent=True) from None
         except (StreamLost, BackendProtocolError) as fault:
             raise LinkLost(str(fault), self._protocol.farewell) from None
         return replies

@@ -1,23 +1,22 @@
 """The mail transactions of one session: MAIL, its recipients, its text, its record.
 
-Owns the order in which a message is asked about: route, then limits, then the backend; and what is logged of it.
-How the backend is reached is `relay`, what the client is told in which packet is `flow`.
+Owns the order in which a message is asked about: route, then limits, then the backend; what is logged of it; and
+whose fault it is where it fails, on which depends what is given back of what it paid. How the backend is reached is
+`relay`, what the client is told in which packet is `flow`, how limits are asked is `policing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from smtpgate.policy.model import Denial, Event, Facts
+from smtpgate.policy.model import Event, Facts, grown
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
-from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, PoolTarget, Ports, Target
+from smtpgate.session.policing import Account, Policing
+from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, Lane, PoolTarget, Ports, Target
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
-from smtpgate.smtp.datascan import DotStuffer
-from smtpgate.smtp.encode import FINAL_DOT
 from smtpgate.smtp.events import BodyEnd, BodyFault, Mail, Rcpt
 from smtpgate.smtp.replies import Reply
 
@@ -28,39 +27,44 @@ MAX_LISTED_RECIPIENTS: Final = 10  # a log line stays readable; the count tells 
 class Transaction:
     """One MAIL and what became of it so far. started: monotonic seconds; size: octets of the message.
 
-    way: where the first accepted recipient goes and as whom, and all others with it. stuffer: set once the text
-    comes in BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end.
+    account: what was paid for it. failed: that is given back, as the mail server's refusal (False) or our outage
+    (True). way: where the first accepted recipient goes and as whom, and all others with it. chunked: the text comes
+    in BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end. lane: how fast its
+    text may be read, where that is limited.
     """
 
     mail: Mail
     facts: Facts
     started: float
+    account: Account
     way: tuple[Target, Identity] | None = None
     recipients: list[str] = field(default_factory=list)
     refused: int = 0
     size: int = 0
-    stuffer: DotStuffer | None = None
+    chunked: bool = False
     verdict: Reply | None = None
+    failed: bool | None = None
+    lane: Lane | None = None
 
 
 class Mailing:
-    """Transactions, one after the other. `pause(seconds)` lets time pass with nothing left unsent."""
+    """Transactions, one after the other."""
 
     def __init__(
         self,
         ports: Ports,
         client: Client,
+        policing: Policing,
         relay: Relay,
         login: Login,
         envelope: str,
-        pause: Callable[[float], None],
     ) -> None:
         self._ports = ports
         self._client = client
+        self._policing = policing
         self._relay = relay
         self._login = login
         self._envelope = envelope
-        self._pause = pause
         self._current: Transaction | None = None
         self.count = 0
 
@@ -69,23 +73,31 @@ class Mailing:
         """A sender has been accepted, and its message is neither committed nor given up."""
         return self._current is not None
 
+    @property
+    def lane(self) -> Lane | None:
+        """How fast the text that is under way may be read; None: as fast as the client and the backend are."""
+        return None if self._current is None else self._current.lane
+
     def begin(self, event: Mail) -> Reply:
         """MAIL. The backend hears of it with the first recipient, when the route is known."""
         sender = event.sender
-        facts = replace(
+        facts = grown(
             self._client.facts,
+            time=self._ports.clock.now(),
+            messages=self.count,
             sender=str(sender),
             sender_domain=sender.domain.lower(),
             method=self._client.facts.method or "none",
             size=event.params.size,
             transaction=f"{self._client.session}.{self.count + 1}",
         )
-        denial = self._ports.policy.decide(Event.MAIL, facts).denial
-        if denial is not None:
-            return self.refusal(denial)
+        account = Account()
+        refused = self._policing.ask(Event.MAIL, facts, account)
+        if refused is not None:
+            return refused.reply
         self.count += 1
         self._relay.begin(event)
-        self._current = Transaction(event, facts, self._ports.clock.monotonic())
+        self._current = Transaction(event, facts, self._ports.clock.monotonic(), account)
         return replies.OK
 
     def rcpt(self, event: Rcpt) -> Reply:
@@ -100,39 +112,70 @@ class Mailing:
 
     def _judge(self, current: Transaction, event: Rcpt) -> Reply:
         recipient = event.recipient
-        facts = replace(current.facts, rcpt=str(recipient), rcpt_domain=recipient.domain.lower())
+        facts = grown(
+            current.facts,
+            time=self._ports.clock.now(),
+            recipients=len(current.recipients),
+            rcpt=str(recipient),
+            rcpt_domain=recipient.domain.lower(),
+        )
         target = self._target(current.mail, event, facts)
         if isinstance(target, Reply):
             return target
         way = (target, self._client.identity())
         if current.way is not None and way != current.way:
-            return replies.OTHER_ROUTE
-        denial = self._ports.policy.decide(Event.RCPT, facts).denial
-        if denial is not None:
-            return self.refusal(denial)
+            if not self._may_go_along(way, current.way):
+                return replies.OTHER_ROUTE
+            way = current.way
+        account = Account()
+        refused = self._policing.ask(Event.RCPT, facts, account)
+        if refused is not None:
+            return refused.reply
         reply = self._relay.rcpt(*way, event)
         if reply.positive:
-            current.way = way
+            current.way, current.failed = way, None
+            current.account.take_over(account)
+        else:
+            self._policing.settle(account, ours=self._relay.outage)
+            if self._relay.outage or not current.recipients:
+                current.failed = self._relay.outage
         return reply
 
-    def data(self) -> Reply:
-        """DATA: 354 only after the backend's own."""
-        return self._relay.data()
+    def _may_go_along(self, way: tuple[Target, Identity], first: tuple[Target, Identity]) -> bool:
+        """Whether a recipient that has a route of its own may take the first one's: never as somebody else, and never
+        where auth_http, and not a route, chose the way.
+        """
+        routed = all(isinstance(one[0], PoolTarget) and one[0].route is not None for one in (way, first))
+        return routed and way[1] == first[1] and self._ports.policy.mixed_recipients == "first"
 
-    def chunk(self) -> None:
-        """BDAT. It reaches the backend as one DATA, which the first chunk opens."""
+    def data(self, owed: int) -> Reply:
+        """DATA: 354 only after the backend's own. owed: octets that have been read behind it."""
         current = self._transaction
-        if current.stuffer is None:
-            current.stuffer = DotStuffer()
+        reply = self._open_text(current)
+        if reply.code == 354:
+            current.lane = self._policing.lane(current.facts, owed)
+        return reply
+
+    def chunk(self, owed: int) -> None:
+        """BDAT. The first chunk opens the text. owed: as in data()."""
+        current = self._transaction
+        if not current.chunked:
+            current.chunked = True
+            current.lane = self._policing.lane(current.facts, owed)
             if current.verdict is None:
-                reply = self._relay.data()
+                reply = self._open_text(current)
                 current.verdict = None if reply.code == 354 else reply
+
+    def _open_text(self, current: Transaction) -> Reply:
+        reply = self._relay.data(chunked=current.chunked)
+        current.failed = None if reply.code == 354 else self._relay.outage
+        return reply
 
     def body(self, data: bytes) -> None:
         """A piece of the text."""
         current = self._transaction
         if current.verdict is None:
-            self._relay.write(data if current.stuffer is None else current.stuffer.feed(data))
+            self._relay.write(data)
 
     def faulted(self, fault: BodyFault) -> None:
         """The text may not be committed; the client is told after its real end."""
@@ -148,36 +191,38 @@ class Mailing:
         elif not event.last:
             return replies.OK
         else:
-            reply = self._relay.finish(FINAL_DOT if current.stuffer is None else current.stuffer.end())
+            reply = self._commit(current)
         self._close("delivered" if reply.positive else "refused", reply)
+        return reply
+
+    def _commit(self, current: Transaction) -> Reply:
+        """The limits' last word, then the final dot, and the backend's."""
+        if self._ports.policy.asks(Event.EOD):
+            facts = grown(
+                current.facts,
+                time=self._ports.clock.now(),
+                recipients=len(current.recipients),
+                octets=current.size,
+            )
+            refused = self._policing.ask(Event.EOD, facts, current.account)
+            if refused is not None:
+                self._relay.abort()
+                return refused.reply
+        reply = self._relay.finish()
+        if not reply.positive and not self._relay.unknown_outcome:
+            current.failed = self._relay.outage
         return reply
 
     def reset(self, why: str) -> None:
         """The client gave the transaction up (RSET, HELO, EHLO)."""
         if self._current is not None:
-            self._relay.reset()
             self._close(why)
+            self._relay.reset()
 
     def lost(self, why: str) -> None:
         """The session ends, whatever is under way."""
         if self._current is not None:
             self._close(why)
-
-    def refusal(self, denial: Denial) -> Reply:
-        """A limit said no: log why, wait its delay, answer in its words."""
-        self._ports.journal.warning(
-            "denied",
-            **self._client.who(),
-            limit=denial.limit,
-            subject=denial.subject,
-            retry=round(denial.retry, 3),
-            balance=round(denial.balance, 3),
-            rule=denial.source,
-        )
-        if denial.delay > 0:
-            self._pause(denial.delay)
-        text = denial.reply
-        return Reply(text.code, (f"{text.enhanced} {text.text}",), close=denial.close)
 
     @property
     def _transaction(self) -> Transaction:
@@ -205,6 +250,9 @@ class Mailing:
 
     def _close(self, outcome: str, reply: Reply | None = None) -> None:
         current, self._current = self._transaction, None
+        if current.lane is not None:
+            current.lane.close()
+        self._policing.settle(current.account, ours=current.failed)
         target = current.way[0] if current.way else None
         self._ports.journal.info(
             "transaction",
@@ -219,6 +267,8 @@ class Mailing:
             pool=target.pool if isinstance(target, PoolTarget) else None,
             route=target.route if isinstance(target, PoolTarget) else None,
             backend=self._relay.backend,
+            replays=self._relay.replays,
             reply=f"{reply.code} {reply.text}" if reply else None,
             outcome="unknown" if self._relay.unknown_outcome else outcome,
+            **self._client.forwarded(),
         )

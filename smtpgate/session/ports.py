@@ -5,19 +5,24 @@ Owns the words in which a session and its drivers speak; refuses to know how any
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.journal import Journal
-from smtpgate.policy.model import Decision, Event, Facts
-from smtpgate.routing.model import BackendSettings, Failover
+from smtpgate.policy.model import Decision, Event, Facts, Paid, Shape, Slot
+from smtpgate.routing.model import BackendSettings, BackendTls, Failover
 from smtpgate.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from smtpgate.session.link import BackendLink
+
+
+# Octets of one read. Bodies move by large reads: 64 KiB and more saves system calls, 256 KiB saves little beyond
+# (ARCHITECTURE.md).
+READ_SIZE: Final = 65536
 
 
 # --- streams ---------------------------------------------------------------------------------------------------
@@ -74,14 +79,33 @@ class TlsInfo:
     certificate: ClientCertificate | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """What a PROXY header said of the client.
+
+    via: the textual address of who has sent it, or "unix:". ends: the client and where it connected to. tls: that of
+    the client and the sender, None where it does not say.
+    """
+
+    via: str
+    ends: Peer
+    tls: TlsInfo | None = None
+
+
 class Stream(Protocol):
-    """A connected byte stream; one greenlet reads and writes it."""
+    """A connected byte stream; one greenlet reads and writes it.
+
+    peer: the client, also where a PROXY header has told of it.
+    """
 
     peer: Peer
     tls: TlsInfo | None
 
-    def read(self, deadline: Deadline) -> bytes:
-        """Some bytes; b"" at the end of the stream. Raises StreamTimeout, StreamLost, StreamInterrupted."""
+    def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
+        """Some bytes, at most `limit`; b"" at the end of the stream.
+
+        Raises StreamTimeout, StreamLost, StreamInterrupted.
+        """
 
     def readable(self) -> bool:
         """Whether octets, an end or an error wait to be read. Never blocks, never raises."""
@@ -102,6 +126,13 @@ class Stream(Protocol):
 
     def start_tls(self, deadline: Deadline) -> TlsInfo:
         """The server's side of a TLS handshake. Raises StreamTimeout, StreamLost."""
+
+    def start_client_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> TlsInfo:
+        """The client's side, towards a backend: chain and name are checked where `settings.verify` says so.
+
+        Nothing may be left unread, here or by the caller: what the backend said in clear behind its 220 is nobody's
+        words (reference/security.md C2). Raises StreamTimeout, StreamLost.
+        """
 
     def close(self) -> None:
         """Never raises; may be called twice."""
@@ -213,11 +244,82 @@ Target = PoolTarget | AddressTarget
 
 
 class Policy(Protocol):
-    def decide(self, event: Event, facts: Facts) -> Decision:
-        """Charge the limits of an event. Never raises: a store that is down is the engine's matter."""
+    """Nothing here raises: a store that is down is the engine's matter."""
+
+    @property
+    def mixed_recipients(self) -> Literal["defer", "first"]:
+        """What becomes of a recipient whose route is not that of its transaction's first one."""
+
+    def asks(self, event: Event) -> bool:
+        """Whether any limit is about this event: without one, nothing need be gathered for it."""
+
+    def decide(self, event: Event, facts: Facts, *, turn: bool = False, hold: float | None = None) -> Decision:
+        """Charge the limits of an event.
+
+        A denial with hold > 0 is not the last word: the session waits and asks again. turn: it is the first in its
+        line; who else comes finds a bucket short that others are held for. hold: seconds for which it is willing to
+        wait, 0.0 for the last word; None is as long as the limit offers.
+        """
+
+    def refund(self, paid: Sequence[Paid], *, ours: bool) -> None:
+        """Give back what was paid: all of it if the fault was ours, else what its limit gives back."""
+
+    def release(self, slots: Sequence[Slot]) -> None:
+        """Places that decisions took are free again."""
+
+    def held_for(self, limit: str, seconds: float) -> None:
+        """A session was held for this limit."""
 
     def route(self, facts: Facts) -> PoolTarget | None:
         """The first matching route; None where no routes are configured."""
+
+
+class Place(Protocol):
+    """A place in the line of one bucket; whoever has it must leave() it."""
+
+    @property
+    def key(self) -> str:
+        """ "<limit>:<subject>"."""
+
+    @property
+    def first(self) -> bool:
+        """Nobody of this process stands in front."""
+
+    def rest(self, seconds: float | None) -> bool:
+        """Let `seconds` pass, or fewer where the turn comes meanwhile. False: the process drains, wait no longer."""
+
+    def leave(self) -> None:
+        """The next one's turn. Never raises; may be called twice."""
+
+
+class Holds(Protocol):
+    def join(self, key: str, *, patient: bool) -> Place | None:
+        """The last place in the line of a bucket; None where too many are held. patient: a drain does not end it."""
+
+    def drain(self) -> None:
+        """The process is to end."""
+
+
+class Lane(Protocol):
+    """How fast one message may be read: it is read in pieces, and each is paid for before the next one is read."""
+
+    @property
+    def piece(self) -> int:
+        """Octets to read next, at most."""
+
+    def owe(self, octets: int) -> None:
+        """So many have been read."""
+
+    def settle(self) -> bool:
+        """Wait until what was read is paid for. Whether there was anything to pay."""
+
+    def close(self) -> None:
+        """The message has ended. Never raises; may be called twice."""
+
+
+class Shaper(Protocol):
+    def open(self, shapes: Sequence[Shape], owed: int) -> Lane:
+        """A message begins that these limits shape; `owed` octets of it have been read already."""
 
 
 # --- backends --------------------------------------------------------------------------------------------------
@@ -229,7 +331,8 @@ class Identity:
 
     addr: textual address or "unix:". name: its verified host name or "[UNAVAILABLE]". helo: the argument of its
     HELO or EHLO, None if it sent none; extended: it said EHLO. login: the canonical user name. method: auth_http's
-    name of how it proved that, "none" if it did not. password: for `smtp_auth` only.
+    name of how it proved that, "none" if it did not. password: for `smtp_auth` only. peer and tls: its connection
+    to us, where it may be told of.
     """
 
     addr: str
@@ -239,6 +342,8 @@ class Identity:
     login: str | None
     method: str = "none"
     password: bytes | None = field(default=None, repr=False)
+    peer: Peer | None = None
+    tls: TlsInfo | None = None
 
 
 class BackendRefused(Exception):
@@ -260,25 +365,83 @@ class DialFailed(Exception):
         self.backend = backend
 
 
+@dataclass(frozen=True, slots=True)
+class Seeker:
+    """Who looks for a backend. client: textual address; user: canonical name; domain: of the first recipient.
+
+    peer and tls: the client's connection to us, for a PROXY header; None says nothing of it.
+    """
+
+    client: str
+    user: str | None
+    domain: str
+    peer: Peer | None = None
+    tls: TlsInfo | None = None
+
+
 class Lease(Protocol):
-    """The right to speak to one backend, counted in its pool until released."""
+    """The right to speak to one backend, counted in its pool until given back.
+
+    host: the name or address that was dialled, which TLS checks where its settings name no other. settings: how to
+    speak to it (a pool's fallback has its own). greeted: its link has finished a handshake with an earlier client,
+    whose identity it may still have.
+    """
 
     backend: str
+    host: str
+    settings: BackendSettings
     link: BackendLink
+    greeted: bool
 
     def release(self) -> None:
         """Close the connection and give the slot back. Never raises; may be called twice."""
 
+    def keep(self) -> None:
+        """Give the slot back, and the connection to whoever needs it next, if that is allowed; else say QUIT
+        (`BackendLink.quit`) and release().
+
+        Only for a link that rests between transactions (`BackendLink.resting`). Never raises.
+        """
+
+    def failed(self, *, reason: str) -> None:
+        """The backend failed its session after it was connected: the breaker counts it. Call before release."""
+
+    def served(self) -> None:
+        """A message was taken: the breaker forgets."""
+
 
 class Backends(Protocol):
-    def plan(self, target: Target) -> tuple[BackendSettings, Failover]:
-        """How to speak to the target, and how hard to try. Raises BackendRefused (an unknown pool)."""
+    def plan(self, target: Target) -> Failover:
+        """How hard to try. Raises BackendRefused (an unknown pool)."""
 
     def unavailable(self, target: Target) -> Reply:
         """What the client is told when nobody could be reached."""
 
-    def lease(self, target: Target, tried: Collection[str], deadline: Deadline) -> Lease:
-        """Choose a backend that is not in `tried`, connect. Raises BackendRefused, DialFailed."""
+    def lease(self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline) -> Lease:
+        """Choose a backend that is not in `tried`; take a link that was kept, or connect (with PROXY header and
+        implicit TLS, where the settings say so). May wait in the pool's queue. Raises BackendRefused, DialFailed.
+        """
+
+
+class Names(Protocol):
+    def name_of(self, host: str) -> str:
+        """The confirmed name of an address, or one of nginx's words for its absence (auth_http.md section 5).
+
+        Raises nothing of its own. What is thrown into its waits (Stream.abort_on_close) comes out.
+        """
+
+
+class Spool(Protocol):
+    """A message that is kept until it is committed (`failover.until: buffered`)."""
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError where the temporary file cannot grow."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it from the beginning."""
+
+    def close(self) -> None:
+        """Forget it. May be called twice."""
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------
@@ -289,6 +452,11 @@ class Token(Protocol):
         """Random hex text, 2 characters an octet: session ids, CRAM-MD5 salts."""
 
 
+class MakeSpool(Protocol):
+    def __call__(self, memory: int) -> Spool:
+        """An empty spool that keeps `memory` octets in memory, and the rest in a temporary file."""
+
+
 class Draining(Protocol):
     def __call__(self) -> bool:
         """True once the process has been told to end: sessions finish their transaction and say 421."""
@@ -296,12 +464,16 @@ class Draining(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All that a session is handed."""
+    """All that a session is handed. names: None asks nobody for the names of clients."""
 
     authenticator: Authenticator | None
     policy: Policy
+    holds: Holds
+    shaper: Shaper
     backends: Backends
     journal: Journal
     clock: Clock
     token: Token
     draining: Draining
+    spool: MakeSpool
+    names: Names | None = None

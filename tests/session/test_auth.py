@@ -131,7 +131,7 @@ def test_a_token_that_names_nobody_logs_nobody_in():
     said, journal, *_ = play([NAMELESS], FakeAuthenticator(AuthGranted(pool="core")))
     assert said == GREETING + b"451 4.3.2 Internal server error\r\n"
     assert [line["reason"] for line in journal.of("auth_unavailable")] == [
-        "auth server granted a token without a name and named nobody"
+        "auth server granted a login without a name, and named nobody"
     ]
     assert [line["result"] for line in journal.of("auth")] == [451]
 

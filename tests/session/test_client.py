@@ -15,14 +15,16 @@ RCPT = Rcpt(Address("b", "b.test"), RcptParams(), b"RCPT TO:<b@b.test>")
 
 @pytest.fixture
 def client():
-    return Client("s1", CLIENT, "submission", None)
+    return Client("s1", CLIENT, "submission", None, 1000.0)
 
 
 def test_a_client_that_has_said_nothing(client):
     assert (client.facts.client, client.facts.listener, client.facts.tls) == ("192.0.2.7", "submission", False)
+    assert (client.facts.session, client.facts.time, client.facts.protocol) == ("s1", 1000.0, "smtp")
     identity = client.identity()
     assert (identity.addr, identity.name, identity.helo, identity.login) == ("192.0.2.7", "[UNAVAILABLE]", None, None)
     assert (identity.extended, identity.method) == (False, "none")
+    assert (identity.peer, identity.tls) == (CLIENT, None)
     assert client.who() == {"session": "s1", "client": "192.0.2.7", "listener": "submission", "user": None}
 
 
@@ -41,15 +43,30 @@ def test_a_claim_is_no_fact(client):
 
 def test_the_auth_services_words_replace_the_clients(client):
     credentials = Credentials("plain", b"Ann", b"typed")
-    client.accepted(credentials, AuthGranted(user="ann@a.test", password=b"backend's", pool="core", plan="gold"))
+    client.accepted(
+        credentials, AuthGranted(user="ann@a.test", password=b"backend's", pool="core", plan="gold"), 1500.0
+    )
     assert (client.facts.login, client.facts.user, client.facts.plan) == ("Ann", "ann@a.test", "gold")
     identity = client.identity()
     assert (identity.login, identity.password, identity.method) == ("ann@a.test", b"backend's", "plain")
 
 
+def test_a_login_that_is_withdrawn_leaves_what_was_known_before(client):
+    client.greeted(Hello(True, "c.test"))
+    before = client.facts
+    client.accepted(Credentials("plain", b"ann", b"x"), AuthGranted(pool="core", plan="gold"), 1000.0)
+    client.withdrawn()
+    assert (client.facts, client.granted, client.identity().login, client.identity().password) == (
+        before,
+        None,
+        None,
+        None,
+    )
+
+
 @pytest.mark.parametrize(("method", "password"), [("plain", b"typed"), ("cram-md5", None)])
 def test_without_them_a_password_is_only_what_was_typed_in_clear(client, method, password):
-    client.accepted(Credentials(method, b"ann", b"typed"), AuthGranted(pool="core"))
+    client.accepted(Credentials(method, b"ann", b"typed"), AuthGranted(pool="core"), 1500.0)
     assert (client.identity().login, client.identity().password) == ("ann", password)
 
 
@@ -68,13 +85,20 @@ def test_a_none_answer_may_make_a_login_and_is_kept_where_asked(client, keep):
     assert (client.identity().login, client.identity().method) == ("relay", "none")
 
 
+def test_where_each_recipient_is_asked_about_a_login_is_that_recipients_alone(client):
+    client.admitted(AuthGranted(user="relay", pool="core"), keep=False)
+    client.admitted(AuthGranted(pool="core"), keep=False)
+    assert client.identity().login is None
+
+
 def test_starttls_forgets_all_but_the_count_of_attempts(client):
     client.greeted(Hello(True, "clear.test"))
-    client.accepted(Credentials("plain", b"ann", b"x"), AuthGranted(pool="core"))
+    client.accepted(Credentials("plain", b"ann", b"x"), AuthGranted(pool="core"), 1500.0)
     client.claims(Credentials("plain", b"ann", b"x"))
-    client.forget(TLS)
-    fresh = Client("s1", CLIENT, "submission", TLS)
+    client.forget(TLS, 2000.0)
+    fresh = Client("s1", CLIENT, "submission", TLS, 2000.0)
     assert (client.facts, client.granted, client.identity()) == (fresh.facts, None, fresh.identity())
+    assert client.identity().tls is TLS
     assert client.claims(Credentials("plain", b"ann", b"x")).attempt == 2
 
 
@@ -83,7 +107,7 @@ def test_octets_that_are_no_utf8_survive():
 
 
 def test_nothing_secret_is_in_a_repr(client):
-    client.accepted(Credentials("plain", b"ann", b"s3cret"), AuthGranted(password=b"s3cret", pool="core"))
+    client.accepted(Credentials("plain", b"ann", b"s3cret"), AuthGranted(password=b"s3cret", pool="core"), 1500.0)
     shown = (
         repr(client.identity()) + repr(client.granted) + repr(client.claims(Credentials("plain", b"a", b"s3cret")))
     )

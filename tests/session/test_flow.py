@@ -99,9 +99,19 @@ def test_policy_sees_every_event_with_the_facts_known_by_then():
         authenticator=authenticator,
     )
     world.run()
-    assert [event for event, _ in policy.events] == [Event.CONNECT, Event.MAIL, Event.RCPT]
-    connect, mail, rcpt = [facts for _, facts in policy.events]
+    assert [event.value for event, _ in policy.events] == ["connect", "auth", "mail", "rcpt", "data", "eod"]
+    connect, auth, mail, rcpt, data, eod = [facts for _, facts in policy.events]
     assert (connect.client, connect.listener, connect.tls, connect.user) == ("192.0.2.7", "demo", False, None)
+    assert {(facts.session, facts.protocol, facts.time) for _, facts in policy.events} == {
+        ("0123456789abcdef", "smtp", 1_000_000.0)
+    }
+    assert (auth.login, auth.user, auth.plan, auth.method, auth.sender) == (
+        "Ann",
+        "ann@a.test",
+        "gold",
+        "plain",
+        None,
+    )
     assert (mail.helo, mail.login, mail.user, mail.plan, mail.method) == (
         "c.test",
         "Ann",
@@ -111,6 +121,26 @@ def test_policy_sees_every_event_with_the_facts_known_by_then():
     )
     assert (mail.sender, mail.sender_domain, mail.rcpt) == ("a@a.test", "a.test", None)
     assert (rcpt.rcpt, rcpt.rcpt_domain, rcpt.transaction) == ("b@b.test", "b.test", mail.transaction)
+    assert (rcpt.recipients, rcpt.octets) == (0, None)
+    assert (data.user, data.transaction, data.octets) == ("ann@a.test", mail.transaction, None)
+    assert (eod.recipients, eod.octets, eod.transaction, eod.rcpt) == (1, 21, mail.transaction, None)
+
+
+def test_messages_and_recipients_are_counted():
+    policy = FakePolicy()
+    envelope = ENVELOPE + b"RCPT TO:<c@b.test>\r\n"
+    told = backend((b"RCPT TO:<c@b.test>\r\n", b"250 ok\r\n"), (b"RSET\r\n" + ENVELOPE, b"250 ok\r\n" * 3))
+    told.script += [(b"RCPT TO:<c@b.test>\r\n", b"250 ok\r\n")]
+    World([envelope + b"RSET\r\n" + envelope + b"QUIT\r\n"], policy=policy, backends=[("mta1", told)]).run()
+    assert [(event.value, facts.messages, facts.recipients) for event, facts in policy.events] == [
+        ("connect", 0, 0),
+        ("mail", 0, 0),
+        ("rcpt", 0, 0),
+        ("rcpt", 0, 1),
+        ("mail", 1, 0),
+        ("rcpt", 1, 0),
+        ("rcpt", 1, 1),
+    ]
 
 
 def test_mail_without_a_login_has_method_none():
@@ -281,9 +311,30 @@ def test_the_log_line_of_a_delivered_message():
         1,
         21,
     )
-    assert (line["backend"], line["route"], line["pool"]) == ("mta1", "default", "core")
+    assert (line["backend"], line["route"], line["pool"], line["replays"]) == ("mta1", "default", "core", 0)
     (session,) = world.journal.of("session")
     assert (session["transactions"], session["end"]) == (1, "client quit")
+
+
+def test_how_often_a_message_was_said_again_is_logged():
+    world = World(
+        [MESSAGE + b"QUIT\r\n"], backends=[("mta1", backend((b"DATA\r\n", None))), ("mta2", whole_backend())]
+    )
+    world.run()
+    (line,) = world.journal.of("transaction")
+    assert (line["outcome"], line["backend"], line["replays"]) == ("delivered", "mta2", 1)
+
+
+@pytest.mark.parametrize("given_up", [b"RSET\r\n", b"EHLO c.test\r\n"])
+def test_a_transaction_that_the_client_gave_up_is_logged_with_its_backend(given_up):
+    lost = backend((b"RCPT TO:<c@b.test>\r\n", None))
+    third = backend((b"RCPT TO:<c@b.test>\r\n", b"250 ok\r\n"))
+    world = World(
+        [ENVELOPE + b"RCPT TO:<c@b.test>\r\n" + given_up + b"QUIT\r\n"], backends=[("mta1", lost), ("mta2", third)]
+    )
+    world.run()
+    (line,) = world.journal.of("transaction")
+    assert (line["backend"], line["replays"], line["rcpts"]) == ("mta2", 1, 2)
 
 
 def test_an_unknown_outcome_is_logged_as_such():
@@ -317,9 +368,9 @@ def test_timeout_before_the_backend_is_one_budget():
     world.stream.pieces = [b"NOOP\r\n"] * 30
 
     class Slow(FakeStream):
-        def read(self, deadline):
+        def read(self, deadline, limit):
             world.clock.time += 5.0
-            return super().read(deadline)
+            return super().read(deadline, limit)
 
     world.stream = Slow([b"NOOP\r\n"] * 30)
     out = world.run()
@@ -479,9 +530,9 @@ class Slow(FakeStream):
         self.clock = clock
         self.seconds = seconds
 
-    def read(self, deadline):
+    def read(self, deadline, limit):
         self.clock.time += self.seconds
-        return super().read(deadline)
+        return super().read(deadline, limit)
 
 
 def test_a_command_that_drips_in_does_not_stretch_the_idle_timeout():

@@ -1,46 +1,14 @@
 """The relay's promises: what is kept, what is replayed, what is never sent twice."""
 
 import pytest
-from fakes import FakeBackends, ListJournal, ManualClock, ScriptedBackend
+from fakes import FakeBackends, ManualClock, ScriptedBackend, ports
+from relays import ANN, DATA, DONE, LOST, MAIL, MAILED, TARGET, TOLD_B, greeted, rcpt, relay, said, send
 
-from smtpgate.routing.model import BackendSettings, Failover
-from smtpgate.session.ports import Identity, PoolTarget
+from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls, Failover
+from smtpgate.session.ports import Identity, Peer, PoolTarget, Seeker
 from smtpgate.session.relay import Relay
+from smtpgate.session.tries import STAGES
 from smtpgate.smtp.events import Address, Mail, MailParams, Rcpt, RcptParams
-
-TARGET = PoolTarget("core")
-ANN = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, None)
-MAIL = Mail(Address("a", "a.test"), MailParams(), b"MAIL FROM:<a@a.test>")
-
-
-def rcpt(local: str) -> Rcpt:
-    return Rcpt(Address(local, "b.test"), RcptParams(), b"RCPT TO:<%b@b.test>" % local.encode())
-
-
-def greeted(*script, pipelining=False):
-    offer = b"250-mta\r\n250 PIPELINING\r\n" if pipelining else b"250 mta\r\n"
-    return ScriptedBackend([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", offer), *script])
-
-
-MAILED = (b"MAIL FROM:<a@a.test>\r\n", b"250 ok\r\n")
-TOLD_B = (b"RCPT TO:<b@b.test>\r\n", b"250 ok b\r\n")
-DATA = (b"DATA\r\n", b"354 go\r\n")
-
-
-def relay(*backends, **kwargs):
-    clock = ManualClock()
-    world = FakeBackends(clock, backends, **kwargs)
-    journal = ListJournal()
-    return Relay(world, clock, journal, "mx.test", "s1"), world, journal, clock
-
-
-def send(one: Relay, text: bytes = b"text\r\n"):
-    """A whole transaction; the reply to its end."""
-    one.begin(MAIL)
-    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
-    assert one.data().code == 354
-    one.write(text)
-    return one.finish()
 
 
 def test_the_connection_is_kept_for_the_next_transaction():
@@ -72,9 +40,11 @@ def test_a_connection_that_died_at_rest_is_dialled_again_even_on_the_same_backen
     done = (b"text\r\n.\r\n", b"250 queued\r\n")
     died = greeted(MAILED, TOLD_B, DATA, done, (b"", None))
     fresh = greeted(MAILED, TOLD_B, DATA, done)
-    one, world, _, _ = relay(("mta1", died), ("mta1", fresh), failover=Failover(attempts=0))
+    one, world, journal, _ = relay(("mta1", died), ("mta1", fresh), failover=Failover(attempts=0))
     assert [send(one).code, send(one).code] == [250, 250]
     assert [tried for _, tried in world.asked] == [frozenset(), frozenset()]
+    assert [line["backend"] for line in journal.of("backend_left")] == ["mta1"]
+    assert journal.of("backend_failed") == []
 
 
 def test_a_reply_out_of_turn_between_transactions_is_never_taken_for_the_next_ones():
@@ -153,10 +123,10 @@ def test_each_try_has_an_equal_part_of_the_time_that_is_left():
     )
     lease, given = world.lease, []
 
-    def hanging(target, tried, deadline):
+    def hanging(target, seeker, tried, deadline):
         given.append(deadline.remaining())
         clock.time += deadline.remaining()
-        return lease(target, tried, deadline)
+        return lease(target, seeker, tried, deadline)
 
     world.lease = hanging
     one.begin(MAIL)
@@ -380,6 +350,40 @@ def test_what_is_known_of_an_outcome(end, reply, unknown):
     assert one.unknown_outcome is unknown
 
 
+INTRODUCED = [
+    (b"", b"220 mta\r\n"),
+    (b"EHLO mx.test\r\n", b"250-mta\r\n250 XCLIENT ADDR\r\n"),
+    (b"XCLIENT ADDR=192.0.2.7\r\n", b"220 ok\r\n"),
+]
+
+
+@pytest.mark.parametrize(
+    ("backends", "outage"),
+    [
+        ([("mta1", greeted(MAILED, (b"RCPT TO:<b@b.test>\r\n", b"550 no\r\n")))], False),
+        ([("mta1", greeted((b"MAIL FROM:<a@a.test>\r\n", b"550 no\r\n")))], False),
+        ([("mta1", greeted(MAILED, TOLD_B, (b"DATA\r\n", b"451 later\r\n")))], False),
+        ([("mta1", greeted(MAILED, TOLD_B, DATA, (b"text\r\n.\r\n", b"554 spam\r\n")))], False),
+        ([("mta1", greeted(MAILED, TOLD_B, DATA, (b"text\r\n.\r\n", b"250 queued\r\n")))], False),
+        ([], True),
+        ([("mta1", "refused")], True),
+        ([("mta1", ScriptedBackend([(b"", b"554 5.7.1 not you\r\n")]))], True),
+        ([("mta1", greeted(MAILED, TOLD_B, (b"DATA\r\n", None)))], True),
+        ([("mta1", greeted(MAILED, TOLD_B, DATA, (b"text\r\n", None)))], True),
+        ([("mta1", ScriptedBackend([*INTRODUCED, (b"EHLO c.test\r\n", b"501 5.5.2 no such name\r\n")]))], False),
+    ],
+)
+def test_whose_fault_a_refusal_is(backends, outage):
+    one, *_ = relay(*backends, failover=Failover(attempts=0))
+    one.begin(MAIL)
+    if one.rcpt(TARGET, ANN, rcpt("b")).positive and one.data().code == 354:
+        one.write(b"text\r\n")
+        one.finish()
+    assert one.outage is outage
+    one.begin(MAIL)
+    assert not one.outage
+
+
 def test_a_refusal_in_the_same_packet_as_the_354():
     early = greeted(MAILED, TOLD_B, (b"DATA\r\n", b"354 go\r\n552 5.3.4 not that\r\n"))
     one, _, _, _ = relay(("mta1", early))
@@ -447,3 +451,172 @@ def test_a_session_that_is_cut_while_it_waits_for_354_says_no_quit():
         one.data()
     one.close()
     assert bytes(backend.received).endswith(b"DATA\r\n")
+
+
+def test_a_transaction_ends_where_it_began_though_its_pool_was_edited_away():
+    one, world, _, _ = relay(("mta1", greeted(MAILED, TOLD_B, DATA, DONE)))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    world.gone = True
+    assert one.data().code == 354
+    one.write(b"text\r\n")
+    assert one.finish().code == 250
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).wire() == b"451 4.3.2 Internal server error\r\n"
+
+
+# --- how far a lost backend is replaced --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "reached"),
+    [
+        ([(b"MAIL FROM:<a@a.test>\r\n", None)], "rcpt"),
+        ([MAILED, (b"RCPT TO:<b@b.test>\r\n", None)], "rcpt"),
+        ([MAILED, TOLD_B, (b"DATA\r\n", None)], "data_start"),
+        ([MAILED, TOLD_B, DATA, (b"text\r\n", None)], "buffered"),
+    ],
+    ids=["MAIL", "RCPT", "DATA", "text"],
+)
+@pytest.mark.parametrize("until", STAGES)
+def test_a_backend_is_replaced_until_the_stage_that_the_pool_names(script, reached, until):
+    one, world, _, _ = relay(
+        ("mta1", greeted(*script)), ("mta2", greeted(MAILED, TOLD_B, DATA, DONE)), failover=Failover(until=until)
+    )
+    one.begin(MAIL)
+    heard = [one.rcpt(TARGET, ANN, rcpt("b"))]
+    if heard[-1].positive:
+        heard.append(one.data())
+    if heard[-1].positive:
+        one.write(b"text\r\n")
+        heard.append(one.finish())
+    replaced = STAGES.index(reached) <= STAGES.index(until)
+    assert said(heard[-1]) == ("250 queued" if replaced else LOST)
+    assert len(world.leases) == 1 + replaced
+    assert [lease.faults != [] for lease in world.leases] == [True, False][: 1 + replaced]
+
+
+@pytest.mark.parametrize("until", STAGES)
+def test_whoever_cannot_be_greeted_is_always_replaced(until):
+    refusing = ScriptedBackend([(b"", b"554 5.7.1 not you\r\n")])
+    one, _, _, _ = relay(
+        ("mta0", "refused"), ("mta1", refusing), ("mta2", greeted(MAILED, TOLD_B)), failover=Failover(until=until)
+    )
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+
+
+# --- what a search may cost --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [[], [MAILED]], ids=["MAIL", "RCPT"])
+@pytest.mark.parametrize("rested", [False, True])
+def test_a_backend_that_has_accepted_nothing_costs_its_part_of_the_deadline(script, rested):
+    """Also on a connection that took a message before: there is nothing to lose either."""
+    clock = ManualClock()
+
+    class Hanging(ScriptedBackend):
+        def read(self, deadline):
+            if not self.outgoing:
+                clock.time += deadline.remaining()
+            return super().read(deadline)
+
+    before = [MAILED, TOLD_B, DATA, DONE] if rested else []
+    hanging = Hanging([(b"", b"220 mta\r\n"), (b"EHLO mx.test\r\n", b"250 mta\r\n"), *before, *script])
+    world = FakeBackends(
+        clock, [("mta1", hanging), ("mta2", greeted(MAILED, TOLD_B))], failover=Failover(attempts=1, deadline=10)
+    )
+    one = Relay(ports(clock, world), "mx.test", "s1")
+    if rested:
+        assert send(one).code == 250
+    since = clock.time
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, ANN, rcpt("b")).code == 250
+    assert clock.time - since == 5
+    assert [tried for _, tried in world.asked] == [frozenset(), {"mta1"}]
+    assert world.leases[0].faults == ["backend did not answer in time"]
+
+
+def test_a_backend_that_has_accepted_a_recipient_has_its_own_time_for_the_next():
+    clock = ManualClock()
+
+    class Slow(ScriptedBackend):
+        def read(self, deadline):
+            if self.received.endswith(b"<c@b.test>\r\n") and self.outgoing:
+                clock.time += 100
+            return super().read(deadline)
+
+    slow = Slow(
+        [
+            (b"", b"220 mta\r\n"),
+            (b"EHLO mx.test\r\n", b"250 mta\r\n"),
+            MAILED,
+            TOLD_B,
+            (b"RCPT TO:<c@b.test>\r\n", b"250 ok c\r\n"),
+        ]
+    )
+    world = FakeBackends(clock, [("mta1", slow)], failover=Failover(deadline=9))
+    one = Relay(ports(clock, world), "mx.test", "s1")
+    one.begin(MAIL)
+    assert [one.rcpt(TARGET, ANN, rcpt(name)).text for name in "bc"] == ["ok b", "ok c"]
+
+
+# --- what the breaker is told ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "told"),
+    [
+        (ScriptedBackend([(b"", b"554 no\r\n")]), BackendSettings(), ["greeting answered 554 no"]),
+        (ScriptedBackend([(b"", b"421 busy\r\n")]), BackendSettings(), ["backend said 421"]),
+        (ScriptedBackend([]), BackendSettings(), ["backend did not answer in time"]),
+        (
+            greeted(),
+            BackendSettings(tls=BackendTls("required")),
+            ["TLS is required, and the backend offers no STARTTLS"],
+        ),
+        (greeted((b"AUTH PLAIN", b"535 no\r\n")), BackendSettings(auth=BackendAuth(replay=True)), []),
+        (
+            greeted((b"AUTH PLAIN", b"535 no\r\n")),
+            BackendSettings(auth=BackendAuth(user="u", password="p")),
+            ["AUTH answered 535 no"],
+        ),
+        (greeted((b"MAIL FROM:<a@a.test>\r\n", b"450 later\r\n")), BackendSettings(), []),
+    ],
+    ids=["554", "421", "silent", "no TLS", "the client's login", "our login", "MAIL refused"],
+)
+def test_failures_of_a_session_are_told_unless_they_are_the_clients(backend, settings, told):
+    proven = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "ann", "plain", b"secret")
+    one, world, _, _ = relay(("mta1", backend), settings=settings, failover=Failover(attempts=0))
+    one.begin(MAIL)
+    assert one.rcpt(TARGET, proven, rcpt("b")).code in (450, 451)
+    one.close()
+    assert world.leases[0].faults == told
+    assert world.leases[0].released == 1
+
+
+@pytest.mark.parametrize("until", ["data_start", "buffered"])
+def test_a_backend_that_refuses_a_text_and_hangs_up_has_not_failed(until):
+    """Or two clients with messages that are too big could put it out for all."""
+    refusing = greeted(MAILED, TOLD_B, DATA, (b"text\r\n", b"552 5.3.4 too big\r\n"), (b"", None))
+    one, world, _, _ = relay(("mta1", refusing), failover=Failover(until=until))
+    assert send(one).code == 552
+    assert world.leases[0].faults == []
+    assert world.leases[0].released == 1
+
+
+@pytest.mark.parametrize(("reply", "taken"), [(b"250 queued\r\n", 1), (b"554 5.6.0 spam\r\n", 0)])
+def test_a_message_that_was_taken_is_told(reply, taken):
+    one, world, _, _ = relay(("mta1", greeted(MAILED, TOLD_B, DATA, (b"text\r\n.\r\n", reply))))
+    send(one)
+    assert world.leases[0].taken == taken
+    assert world.leases[0].faults == []
+
+
+def test_who_seeks_a_backend():
+    one, world, _, _ = relay(("mta1", greeted(MAILED, TOLD_B)))
+    peer = Peer("192.0.2.7", 5, "192.0.2.1", 25)
+    one.begin(MAIL)
+    identity = Identity("192.0.2.7", "[UNAVAILABLE]", None, False, "ann", peer=peer)
+    one.rcpt(TARGET, identity, Rcpt(Address("b", "B.Test"), RcptParams(), b""))
+    assert world.seekers[0] == Seeker("192.0.2.7", "ann", "b.test", peer)

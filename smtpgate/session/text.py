@@ -1,0 +1,90 @@
+"""The text of one message on its way into one backend: as DATA, or as BDAT chunks (RFC 3030).
+
+Owns what differs between the two, from the start to the commit. What a client said in chunks goes on in chunks where
+the backend has CHUNKING, and becomes DATA elsewhere; what it said as DATA stays DATA. Refuses to know replacements.
+
+In both forms the commit is a command of its own that carries no text: until it is sent the message is not delivered,
+and everything that the backend had to say before it has been heard.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from smtpgate.session.link import BackendLink
+from smtpgate.smtp.datascan import DotStuffer
+from smtpgate.smtp.encode import FINAL_DOT
+from smtpgate.smtp.replies import Reply
+
+READY: Final = Reply(354, ("Start mail input",))
+"""In the name of a backend that takes chunks, and has no word for it; no client hears it."""
+
+
+class Text(Protocol):
+    """Calls come in order: start, write*, settle, commit. All raise LinkLost."""
+
+    def start(self) -> Reply:
+        """354 once the text may come; any other reply is the backend's refusal."""
+
+    def write(self, data: bytes) -> None:
+        """A piece of the text as the client's form has it; blocks while the backend is slow."""
+
+    def settle(self) -> Reply | None:
+        """Before the commit: the backend's refusal of what it has read, if there is one."""
+
+    def commit(self) -> Reply:
+        """End the message; the backend's final reply. LinkLost now leaves its outcome unknown."""
+
+
+def open_text(link: BackendLink, *, chunked: bool) -> Text:
+    """The form for a message that the client sends in chunks, or as DATA."""
+    if not chunked:
+        return DataText(link, None)
+    return ChunkedText(link) if link.extensions.chunking else DataText(link, DotStuffer())
+
+
+class DataText:
+    """DATA. stuffer: makes its text of plain content; None where the dots are stuffed already."""
+
+    def __init__(self, link: BackendLink, stuffer: DotStuffer | None) -> None:
+        self._link = link
+        self._stuffer = stuffer
+
+    def start(self) -> Reply:
+        return self._link.start_data()
+
+    def write(self, data: bytes) -> None:
+        self._link.write_body(data if self._stuffer is None else self._stuffer.feed(data))
+
+    def settle(self) -> Reply | None:
+        self._link.check_silent()
+        return None
+
+    def commit(self) -> Reply:
+        return self._link.end_data(FINAL_DOT if self._stuffer is None else self._stuffer.end())
+
+
+class ChunkedText:
+    """BDAT, a chunk for each piece as it comes: the client's own sizes say nothing to anybody else, and a piece can
+    be sent on before the rest of its chunk has come.
+    """
+
+    def __init__(self, link: BackendLink) -> None:
+        self._link = link
+        self._refusal: Reply | None = None
+
+    def start(self) -> Reply:
+        self._link.check_rested()  # DATA would have found out, and nothing of the text is lost yet
+        return READY
+
+    def write(self, data: bytes) -> None:
+        if self._refusal is None:
+            self._refusal = self._link.write_chunk(data)
+
+    def settle(self) -> Reply | None:
+        refusal = self._link.settle_chunks()
+        self._refusal = self._refusal or refusal
+        return self._refusal
+
+    def commit(self) -> Reply:
+        return self._link.end_chunks()
