@@ -6,7 +6,8 @@ and whether an answer may be kept at all.
 The key is a MAC over everything that the service would be shown, the attempt's number apart: whatever a service
 may decide by (user, password, address, TLS, certificate) makes another key. Its secret is this process's own, so a
 core dump's keys can be compared with nothing. Kept are grants only: a refusal has to reach the service, which
-counts it.
+counts it. So does, after a refusal, whatever else comes for that user from that address: whoever is throttled there
+would otherwise be told of the right password by its being let in, however often it guesses.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class GrantCache:
         self._secret = secret
         self._size = size
         self._grants: OrderedDict[bytes, tuple[AuthGranted, float]] = OrderedDict()
+        # User and address of refusals, and until when.
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class GrantCache:
 
     def find(self, query: AuthQuery) -> AuthGranted | None:
         """The grant that still answers `query`."""
-        if not self._may_keep(query):
+        if not self._may_keep(query) or self._is_refused(query):
             return None
         key = self._key(query)
         granted, until = self._grants.get(key, (None, 0.0))
@@ -72,6 +75,16 @@ class GrantCache:
             self._grants.popitem(last=False)
         self._grants[key] = granted, self._clock.monotonic() + seconds
 
+    def refuse(self, query: AuthQuery) -> None:
+        """The service said no: as long as an older grant may live, it is asked about this user at this address."""
+        if not self._may_keep(query):
+            return
+        pair = self._pair(query)
+        self._refused.pop(pair, None)
+        while len(self._refused) >= self._size:
+            self._refused.popitem(last=False)
+        self._refused[pair] = self._clock.monotonic() + self._longest
+
     def forget(self) -> None:
         """Everything: what was granted may not hold any more."""
         self._grants.clear()
@@ -80,8 +93,18 @@ class GrantCache:
     def _may_keep(self, query: AuthQuery) -> bool:
         return self._longest > 0 and query.method == KEPT_METHOD
 
+    def _is_refused(self, query: AuthQuery) -> bool:
+        until = self._refused.get(self._pair(query))
+        return until is not None and self._clock.monotonic() < until
+
+    def _pair(self, query: AuthQuery) -> bytes:
+        return self._mac(b"%b %b" % (query.peer.host.encode("utf-8", "surrogateescape"), query.user))
+
+    def _mac(self, octets: bytes) -> bytes:
+        return hashlib.blake2b(octets, key=self._secret, digest_size=MAC_OCTETS).digest()
+
     def _key(self, query: AuthQuery) -> bytes:
         # The port behind a PROXY header is another one on each connection, and nobody decides by it.
         proxied = None if query.proxied is None else replace(query.proxied, port=0)
         shown = write_request("", "", replace(query, attempt=1, proxied=proxied), pass_client_cert=True)
-        return hashlib.blake2b(shown, key=self._secret, digest_size=MAC_OCTETS).digest()
+        return self._mac(shown)

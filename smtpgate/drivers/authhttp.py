@@ -22,7 +22,7 @@ from smtpgate.clock import Clock, Deadline, SystemClock
 from smtpgate.drivers.authcache import GrantCache
 from smtpgate.drivers.authserver import MAX_CONNECTIONS, Answered, AuthServer, UnansweredError
 from smtpgate.drivers.authwire import WireError
-from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthUnavailable
+from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
 
 SECRET_OCTETS: Final = 32
 
@@ -34,9 +34,10 @@ class AuthHttp:
     connecting, asking, and the whole header of the answer. headers: added to each request, after nginx's own.
     cache: the longest that a grant is kept, in seconds; 0 is never. max_connections: questions at once to one
     server; more wait, within their timeout. ca: a file of certificates to trust for https instead of the system's.
-    on_failover: told why a server was given up for the next one.
+    certificate: the files of a chain and its key, shown to https servers that ask for one. on_failover: told why a
+    server was given up for the next one.
 
-    Raises ValueError for a url or a header that cannot be used, OSError for a ca that cannot be read.
+    Raises ValueError for a url or a header that cannot be used, OSError for files that cannot be.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AuthHttp:
         pass_client_cert: bool = False,
         max_connections: int = MAX_CONNECTIONS,
         ca: str | None = None,
+        certificate: tuple[str, str] | None = None,
         clock: Clock | None = None,
         on_failover: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -63,6 +65,7 @@ class AuthHttp:
                 pass_client_cert=pass_client_cert,
                 max_connections=max_connections,
                 ca=ca,
+                certificate=certificate,
             )
             for url in urls
         ]
@@ -114,6 +117,8 @@ class AuthHttp:
                 self._first = index
                 if isinstance(answered.answer, AuthGranted):
                     self._cache.keep(query, answered.answer, answered.lifetime, epoch)
+                elif isinstance(answered.answer, AuthRefused):
+                    self._cache.refuse(query)
                 return answered.answer
         return AuthUnavailable(fault)
 

@@ -19,6 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -98,7 +99,7 @@ class Answered:
 class AuthServer:
     """One of the servers that may be asked. Parameters as AuthHttp's, of which it is a part.
 
-    Raises ValueError for a url or a header that cannot be used, OSError for a ca that cannot be read.
+    Raises ValueError for a url or a header that cannot be used, OSError for files that cannot be.
     """
 
     def __init__(
@@ -110,11 +111,12 @@ class AuthServer:
         pass_client_cert: bool,
         max_connections: int,
         ca: str | None,
+        certificate: tuple[str, str] | None,
     ) -> None:
         self._endpoint = parse_url(url)
         self._static = [authwire.static_header(name, value) for name, value in headers.items()]
         self._pass_client_cert = pass_client_cert
-        self._pool = _open_pool(self._endpoint, timeout, max_connections, ca)
+        self._pool = _open_pool(self._endpoint, timeout, max_connections, ca, certificate)
         # Connections that have carried an exchange, and so may have been closed by the other side since.
         self._used: WeakSet[gevent.socket.socket] = WeakSet()
 
@@ -271,20 +273,27 @@ class _UnixPool(_Pool):
         return sock
 
 
-def _open_pool(endpoint: Endpoint, timeout: float, size: int, ca: str | None) -> ConnectionPool:
+def _open_pool(
+    endpoint: Endpoint, timeout: float, size: int, ca: str | None, certificate: tuple[str, str] | None
+) -> ConnectionPool:
     # The library's timeouts are for single steps; AuthHttp's own covers them all.
     options: dict[str, Any] = {"size": size, "connection_timeout": timeout, "network_timeout": timeout}
     if endpoint.path is not None:
         return _UnixPool(endpoint.path, **options)
     host = endpoint.host.strip("[]")
     if endpoint.tls:
-        options |= {"ssl_options": {"ca_certs": ca} if ca else {}, "ssl_context_factory": _client_context}
+        context = partial(_client_context, certificate=certificate)
+        options |= {"ssl_options": {"ca_certs": ca} if ca else {}, "ssl_context_factory": context}
         return _TlsPool(host, endpoint.port, host, endpoint.port, **options)
     return _Pool(host, endpoint.port, host, endpoint.port, **options)
 
 
-def _client_context(cafile: str) -> gevent.ssl.SSLContext:
+def _client_context(cafile: str, certificate: tuple[str, str] | None) -> gevent.ssl.SSLContext:
     """A context whose handshakes let other greenlets run. The library's own does not, unless patched."""
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996: the older ones are not to be used
     context.load_verify_locations(cafile)
+    if certificate is not None:
+        # Without a terminal's passphrase.
+        context.load_cert_chain(*certificate, password=lambda: "")
     return context

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 import gevent.socket
@@ -23,14 +23,31 @@ from gevent.timeout import Timeout
 from greenlet import greenlet
 
 from smtpgate.clock import Deadline
-from smtpgate.session.ports import Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
+from smtpgate.drivers.backendtls import ClientTls, Key
+from smtpgate.drivers.listenertls import ForeignProtocol
+from smtpgate.drivers.peek import PeerGone
+from smtpgate.routing.model import BackendTls
+from smtpgate.session.ports import READ_SIZE, Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
 
-# Bodies move by large reads: 64 KiB and more saves system calls, 256 KiB saves little beyond (ARCHITECTURE.md).
-READ_SIZE: Final = 65536
 # Octets that abort_on_close() reads ahead; one read hands them out. A client that pipelines more is not looked
 # at any further: that many commands say that it is there.
 MAX_AHEAD: Final = READ_SIZE
 LIBEV_READ: Final = 1  # EV_READ, as gevent.socket itself writes it
+# gevent's own poll() makes and starts watchers, 15 us of them; the kernel's takes one.
+KERNEL_POLL: Final[type[select.poll]] = get_original("select", "poll")
+
+
+# What keeps a connection from being made and is this machine's fault: no descriptor, or no memory, is left.
+OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class OutOfResources(StreamLost):
+    """A connection could not be made for want of something here, which says nothing of the peer."""
+
+
+class TlsAcceptor(Protocol):
+    def accept(self, sock: gevent.socket.socket, deadline: Deadline) -> tuple[gevent.ssl.SSLSocket, TlsInfo]:
+        """As ListenerTls.accept."""
 
 
 class _Interrupted(Exception):
@@ -38,12 +55,24 @@ class _Interrupted(Exception):
 
 
 class SocketStream:
-    """A Stream over a connected gevent socket. `context` serves start_tls; None where the listener has no TLS."""
+    """A Stream over a connected gevent socket.
 
-    def __init__(self, sock: gevent.socket.socket, context: gevent.ssl.SSLContext | None = None) -> None:
-        self._sock = sock
-        self._context = context
-        self.peer = _peer(sock)
+    tls serves start_tls, None where the listener has no TLS; client_tls serves start_client_tls, towards backends.
+    peer: whom a PROXY header names, None for those that the socket connects.
+    """
+
+    def __init__(
+        self,
+        sock: gevent.socket.socket,
+        tls: TlsAcceptor | None = None,
+        client_tls: ClientTls | None = None,
+        peer: Peer | None = None,
+    ) -> None:
+        self._hold(sock)
+        self._acceptor = tls
+        self._client_tls = client_tls
+        self._session: Key | None = None  # under which the TLS session may be taken up again
+        self.peer = peer or peer_of(sock)
         self.tls: TlsInfo | None = None
         self._reading = False
         self._ahead = b""  # what abort_on_close() has read
@@ -51,18 +80,35 @@ class SocketStream:
             # Replies and commands are small and awaited: without it Nagle and delayed ACK cost 40 ms each.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def read(self, deadline: Deadline) -> bytes:
+    def _hold(self, sock: Any) -> None:
+        """This is the socket from now on; its watchers are missing from gevent's types.
+
+        It never waits by itself: we do (_wait), and only where there is something to wait for. A timeout of its own
+        would have to be set anew before every read and write.
+        """
+        self._sock: gevent.socket.socket = sock
+        self._input, self._output = sock._read_event, sock._write_event
+        self._poller: select.poll | None = None
+        sock.settimeout(0.0)
+
+    def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
         if self._ahead:
-            ahead, self._ahead = self._ahead, b""
+            # All of it where nobody asks for less: it has its own bound, and it is here already.
+            cut = limit if limit < READ_SIZE else len(self._ahead)
+            ahead, self._ahead = self._ahead[:cut], self._ahead[cut:]
             return ahead
         self._reading = True
         try:
-            self._sock.settimeout(_budget(deadline))
-            if self.tls is None:
-                return self._sock.recv(READ_SIZE)
-            # gevent waits the whole timeout again for each piece of a TLS record: the deadline must stand above.
-            with Timeout(_budget(deadline), TimeoutError):
-                return self._sock.recv(READ_SIZE)
+            if deadline.expired:  # whatever may be here to be read
+                raise TimeoutError
+            while True:
+                try:
+                    return self._sock.recv(limit)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    event = self._input
+                except ssl.SSLWantWriteError:
+                    event = self._output
+                _wait(event, deadline)
         except _Interrupted:
             raise StreamInterrupted from None
         except TimeoutError:
@@ -75,10 +121,25 @@ class SocketStream:
     def readable(self) -> bool:
         if self._ahead:
             return True
-        # gevent's own poll() makes and starts watchers, 15 us of them; the kernel's takes one.
-        poll: select.poll = get_original("select", "poll")()
-        poll.register(self._sock.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        if not self._poll():
+            return False
+        return self.tls is None or self._is_said()
+
+    def _is_said(self) -> bool:
+        """Whether what arrived under TLS is anybody's words: a session ticket is not, and comes when it likes."""
+        try:
+            self._ahead = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            pass  # broken: read() will tell how
+        return True
+
+    def _poll(self) -> bool:
+        if self._poller is None:
+            self._poller = KERNEL_POLL()
+            self._poller.register(self._sock.fileno(), select.POLLIN)
+        return bool(self._poller.poll(0))
 
     @contextmanager
     def abort_on_close(self) -> Iterator[None]:
@@ -97,7 +158,6 @@ class SocketStream:
 
     def _look(self, watcher: Any, waiting: greenlet) -> None:
         """Called by the hub when there is something to read; must not block."""
-        self._sock.settimeout(0.0)
         try:
             data = self._sock.recv(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -115,52 +175,94 @@ class SocketStream:
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         try:
-            if self.tls is None:
-                self._send(data, deadline)
+            if deadline.expired:
+                raise TimeoutError
+            if isinstance(self._sock, gevent.ssl.SSLSocket):
+                self._send_secured(data, deadline)
             else:
-                with Timeout(_budget(deadline), TimeoutError):
-                    self._send(data, deadline)
+                self._send(data, deadline)
         except TimeoutError:
             raise StreamTimeout from None
         except OSError as error:
             raise StreamLost(_reason(error)) from None
 
     def _send(self, data: bytes, deadline: Deadline) -> None:
-        # A loop of send(): gevent's sendall asks the kernel for the socket's type at every call.
-        view = memoryview(data)
-        self._sock.settimeout(_budget(deadline))
-        sent = self._sock.send(view)
-        while sent < len(view):
-            view = view[sent:]
-            self._sock.settimeout(_budget(deadline))
-            sent = self._sock.send(view)
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                sent = self._sock.send(rest)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(rest):
+                return
+            rest = memoryview(rest)[sent:]
+            _wait(self._output, deadline)
 
-    def start_tls(self, deadline: Deadline) -> TlsInfo:
-        assert self._context is not None
-        self._ahead = b""  # said in clear behind STARTTLS: nobody's words (CVE-2011-0411)
+    def _send_secured(self, data: bytes, deadline: Deadline) -> None:
+        # Without waiting gevent's send() does not tell which way OpenSSL cannot go on. While it waits, it waits the
+        # whole timeout again for each piece of a TLS record: the deadline must stand above.
+        view = memoryview(data)
         self._sock.settimeout(None)
         try:
-            with Timeout(deadline.remaining(), TimeoutError):
-                self._sock = self._context.wrap_socket(self._sock, server_side=True)
+            with Timeout(_budget(deadline), TimeoutError):
+                while view:
+                    view = view[self._sock.send(view) :]
+        finally:
+            self._sock.settimeout(0.0)
+
+    def start_tls(self, deadline: Deadline) -> TlsInfo:
+        assert self._acceptor is not None
+        self._ahead = b""  # said in clear behind STARTTLS: nobody's words (CVE-2011-0411)
+        try:
+            with Timeout(_budget(deadline), TimeoutError):
+                self._sock, self.tls = self._acceptor.accept(self._sock, deadline)
+        except TimeoutError:
+            raise StreamTimeout from None
+        except PeerGone:
+            raise StreamLost("TLS handshake: client closed the connection") from None
+        except (OSError, ValueError, ForeignProtocol) as error:
+            raise StreamLost(f"TLS handshake: {_reason(error)}") from None
+        finally:
+            self._hold(self._sock)
+        return self.tls
+
+    def start_client_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> TlsInfo:
+        assert self._client_tls is not None, "only a stream to a backend is a TLS client"
+        if self._ahead:
+            raise StreamLost("backend spoke in clear where TLS begins")
+        key = (settings, server_name, self.peer.host, self.peer.port)
+        self._sock.settimeout(None)
+        try:
+            with Timeout(_budget(deadline), TimeoutError):
+                secure = self._client_tls.wrap(self._sock, key)
+                self._sock = secure  # whatever becomes of the handshake, this is what close() has to close
+                secure.do_handshake()
         except TimeoutError:
             raise StreamTimeout from None
         except (OSError, ValueError) as error:
             raise StreamLost(f"TLS handshake: {_reason(error)}") from None
+        finally:
+            self._hold(self._sock)
+        self._session = key
+        return self._secured()
+
+    def _secured(self) -> TlsInfo:
+        assert isinstance(self._sock, gevent.ssl.SSLSocket)
         cipher = self._sock.cipher()
         self.tls = TlsInfo(protocol=self._sock.version() or "", cipher=cipher[0] if cipher else "")
         return self.tls
 
     def interrupt(self) -> None:
         """Wake a read that is waiting, so that its session notices the drain. Does nothing otherwise."""
-        watcher = getattr(self._sock, "_read_event", None)
-        if self._reading and watcher is not None:
-            gevent.get_hub().cancel_wait(watcher, _Interrupted())
+        if self._reading:
+            gevent.get_hub().cancel_wait(self._input, _Interrupted())
 
     def close(self) -> None:
         try:
             if isinstance(self._sock, gevent.ssl.SSLSocket):
+                if self._session is not None and self._client_tls is not None:
+                    self._client_tls.remember(self._sock, self._session)
                 # Say close_notify, so that the peer can tell an end from a cut; do not wait for its own.
-                self._sock.settimeout(0.0)
                 self._sock.unwrap()
         except (OSError, ValueError):
             pass
@@ -170,16 +272,29 @@ class SocketStream:
             pass
 
 
-def connect(host: str, port: int, deadline: Deadline) -> SocketStream:
-    """A TCP connection to a backend. Raises StreamTimeout, StreamLost (no route, refused, unknown name)."""
+def connect(address: str, port: int, deadline: Deadline, client_tls: ClientTls | None = None) -> SocketStream:
+    """A TCP connection to a textual address. Raises StreamTimeout, StreamLost (no route, refused), OutOfResources."""
     try:
-        # One budget for the look-up and for all addresses that it gives.
-        with Timeout(_budget(deadline), TimeoutError):
-            return SocketStream(gevent.socket.create_connection((host, port)))
+        sock = gevent.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    except OSError as error:
+        raise _not_connected(error) from None
+    try:
+        sock.settimeout(_budget(deadline))
+        sock.connect((address, port))
+        return SocketStream(sock, client_tls=client_tls)
     except TimeoutError:
+        sock.close()
         raise StreamTimeout from None
     except OSError as error:
-        raise StreamLost(_reason(error)) from None
+        sock.close()
+        raise _not_connected(error) from None
+    except BaseException:  # a killed greenlet leaves no socket behind
+        sock.close()
+        raise
+
+
+def _not_connected(error: OSError) -> StreamLost:
+    return (OutOfResources if error.errno in OUR_OWN else StreamLost)(_reason(error))
 
 
 def _budget(deadline: Deadline) -> float:
@@ -190,8 +305,23 @@ def _budget(deadline: Deadline) -> float:
     return remaining
 
 
-def _peer(sock: gevent.socket.socket) -> Peer:
-    """The two ends; a client that has gone already has no name any more."""
+def _wait(watcher: Any, deadline: Deadline) -> None:
+    """Until a socket's watcher sees what it is made for. Raises TimeoutError.
+
+    gevent.socket.wait() and its Timeout do the same in a dozen calls more, and a message waits six times.
+    """
+    hub = gevent.get_hub()
+    # The priority is gevent.Timeout's: what has arrived when the time runs out has arrived.
+    timer = hub.loop.timer(_budget(deadline), priority=-1)
+    timer.start(gevent.getcurrent().throw, TimeoutError, update=True)
+    try:
+        hub.wait(watcher)
+    finally:
+        timer.close()
+
+
+def peer_of(sock: gevent.socket.socket) -> Peer:
+    """The two ends. Raises StreamLost: a client that has gone already has no name any more."""
     if sock.family == socket.AF_UNIX:
         return Peer("unix:", 0, "unix:", 0)
     try:
@@ -207,7 +337,11 @@ def _textual(host: str) -> str:
     return host.removeprefix("::ffff:").partition("%")[0]
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not believed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return error.reason or error.strerror or type(error).__name__  # its errno is OpenSSL's, not the system's
     if isinstance(error, OSError) and error.errno is not None:
         return f"{errno.errorcode.get(error.errno, error.errno)}: {error.strerror}"
     return str(error) or type(error).__name__
