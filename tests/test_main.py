@@ -1,14 +1,18 @@
 """The composition root: what is checked before a process starts, and what gunicorn is told."""
 
 import socket
+from ipaddress import ip_network
 from pathlib import Path
 
+import certificates
+import gevent
 import pytest
 from click.testing import CliRunner
 
 from smtpgate import main
 from smtpgate.document import DocumentError
-from smtpgate.policy.model import Facts
+from smtpgate.policy.model import Event, Facts
+from smtpgate.policy.store import LEASE
 
 CONF = """\
 server_name: mx.test
@@ -32,6 +36,17 @@ def conf(tmp_path) -> Path:
     (tmp_path / "policies" / "a.yaml").write_text(POLICIES)
     (tmp_path / "proxy.yaml").write_text(CONF)
     return tmp_path / "proxy.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_its_test(monkeypatch):
+    """What a worker leaves running sleeps as under monkey patching, and ends here."""
+    spawned = []
+    spawn = gevent.spawn
+    monkeypatch.setattr(main.SystemClock, "sleep", lambda self, seconds: gevent.sleep(seconds))
+    monkeypatch.setattr(gevent, "spawn", lambda *args: spawned.append(spawn(*args)))
+    yield
+    gevent.killall(spawned)
 
 
 def run(*args):
@@ -92,18 +107,20 @@ def test_gunicorns_settings(conf):
 
 def test_a_renewal_with_a_broken_file_changes_nothing(conf, capsys):
     proxy = main.Proxy(conf, main.check(conf))
-    before = proxy._started
+    before = proxy.started
     conf.write_text(CONF.replace("workers: 3", "workers: three"))
     assert proxy.renew() is False
-    assert proxy._started is before
+    assert proxy.started is before
     assert f"{conf}:2:" in capsys.readouterr().err
 
 
-def test_a_renewal_with_other_binds_waits_for_a_restart(conf, capsys):
+def test_where_to_listen_is_told_with_the_listeners_names(conf):
     proxy = main.Proxy(conf, main.check(conf))
-    conf.write_text(CONF.replace("127.0.0.1:2525", "127.0.0.1:2526"))
-    assert proxy.renew() is False
-    assert "takes effect at the next start" in capsys.readouterr().err
+    assert [(bind.listener, str(bind.address)) for bind in proxy.binds()] == [
+        ("mx", "127.0.0.1:2525"),
+        ("mx", "[::1]:2525"),
+        ("local", "unix:/run/smtpgate-test.sock"),
+    ]
 
 
 def test_a_renewal_takes_the_new_settings(conf):
@@ -114,25 +131,138 @@ def test_a_renewal_takes_the_new_settings(conf):
     assert proxy.cfg.workers == 4
 
 
-def test_a_worker_born_into_broken_policies_begins_with_the_last_good_ones(conf, capsys):
+def test_a_worker_born_into_broken_policies_begins_with_the_last_good_ones(conf, capsys, monkeypatch):
+    # What goes on for ever in a worker would block this process, whose sleep is not gevent's.
+    monkeypatch.setattr(main.gevent, "spawn", lambda *_: None)
     started = main.check(conf)
     (conf.parent / "policies" / "a.yaml").write_text("version: nine\n")
     with pytest.raises(DocumentError):
         main.check(conf)
-    gate = main.build_gate(started)
+    gate = main.build_gate(started, None)
     facts = Facts("192.0.2.7", sender="a@a.test", sender_domain="a.test", rcpt="b@b.test", rcpt_domain="b.test")
     assert gate._ports.policy.route(facts).pool == "core"
     assert '"policies_rejected"' in capsys.readouterr().out
 
 
-def test_gunicorns_own_command_keeps_the_last_good_configuration(conf, monkeypatch, capsys):
+def test_without_shared_memory_each_worker_is_on_its_own_and_that_is_told(conf, monkeypatch, capsys):
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(main, "NodeFile", refuse)
+    assert main.share(main.check(conf).config) is None
+    assert "each worker probes the backends for itself" in capsys.readouterr().out
+
+
+def test_gunicorns_own_command_reads_the_configuration_once(conf, monkeypatch, capsys):
     monkeypatch.setenv(main.CONF_VARIABLE, str(conf))
     monkeypatch.setattr(main, "_in_force", None)
     assert main.settings_from_environment()["workers"] == 3
-    conf.write_text("nonsense")
+    # Then it is the arbiter that has it read again, and decides.
+    conf.write_text(CONF.replace("workers: 3", "workers: 4"))
     assert main.settings_from_environment()["workers"] == 3
+    assert main._in_force is not None
+    assert main._in_force.renew() is True
+    assert main.settings_from_environment()["workers"] == 4
+    conf.write_text("nonsense")
+    assert main._in_force.renew() is False
+    assert main.settings_from_environment()["workers"] == 4
     assert str(conf) in capsys.readouterr().err
     monkeypatch.setattr(main, "_in_force", None)
     with pytest.raises(SystemExit) as ended:
         main.settings_from_environment()
     assert ended.value.code == 2
+
+
+BROKEN = "version: nine\n"
+
+
+def test_a_start_into_broken_policies_begins_with_the_last_good_ones(conf, tmp_path, capsys):
+    conf.write_text(CONF + "state_dir: state\n")
+    good = main.first_check(conf)
+    main.build_gate(good, None)  # a worker: it keeps what is good
+    (conf.parent / "policies" / "a.yaml").write_text(BROKEN)
+    started = main.first_check(conf)
+    assert started.snapshot == good.snapshot
+    assert "version" in str(started.broken)
+    assert [path.parent for path in tmp_path.glob("state/*")] == [tmp_path / "state"]
+    # --check says what is wrong all the same, and a HUP changes nothing.
+    assert run("-c", conf, "--check").exit_code == 2
+    capsys.readouterr()
+    assert main.Proxy(conf, good).renew() is False
+    main._advise(started)
+    told = capsys.readouterr()
+    assert "the last good policies are in force" in told.out
+    assert "policies/a.yaml:1:" in told.err
+
+
+def test_without_last_good_ones_broken_policies_are_no_start(conf):
+    conf.write_text(CONF + "state_dir: state\n")
+    (conf.parent / "policies" / "a.yaml").write_text(BROKEN)
+    with pytest.raises(DocumentError):
+        main.first_check(conf)
+
+
+def test_a_worker_knows_newer_good_policies_than_the_arbiter(conf, capsys):
+    conf.write_text(CONF + "state_dir: state\n")
+    started = main.first_check(conf)
+    main.build_gate(started, None)
+    edited = POLICIES.replace("core", "other")
+    (conf.parent / "policies" / "a.yaml").write_text(edited)
+    main.build_gate(main.check(conf), None)
+    (conf.parent / "policies" / "a.yaml").write_text(BROKEN)
+    gate = main.build_gate(started, None)
+    facts = Facts("192.0.2.7", sender="a@a.test", sender_domain="a.test", rcpt="b@b.test", rcpt_domain="b.test")
+    assert gate._ports.policy.route(facts).pool == "other"
+    assert capsys.readouterr().out.count('"policies_rejected"') == 1
+
+
+def test_decisions_are_written_down_where_the_configuration_says_so(conf, capsys):
+    (conf.parent / "policies" / "a.yaml").write_text(
+        POLICIES + 'limits: {few: {event: connect, rate: 1/1h, key: "{net}", deny: {reply: "421 4.7.0 slow"}}}\n'
+    )
+    for switch, lines in (("false", 0), ("true", 1)):
+        conf.write_text(CONF + f"log: {{decisions: {switch}}}\n")
+        main.build_gate(main.check(conf), None)._ports.policy.decide(Event.CONNECT, Facts("192.0.2.7", time=1.0))
+        assert capsys.readouterr().out.count('"event": "decision"') == lines
+
+
+OWN = """\
+server_name: mx.test
+auth_http: {url: "http://127.0.0.1:1/"}
+listeners:
+  - {name: a, bind: "127.0.0.1:2525", tls: implicit, certificate: [{cert: mx.crt, key: mx.key}]}
+  - {name: b, bind: 127.0.0.1:2526, auth_http: {url: "http://127.0.0.1:2/"}, resolver: 127.0.0.1, xclient: [10.1.1.1]}
+  - {name: c, bind: "127.0.0.1:2527", auth_http: {url: "http://127.0.0.1:2/"}, resolver: 127.0.0.1, backend: {}}
+"""
+
+
+def test_what_listeners_have_in_common_and_what_is_their_own(tmp_path):
+    certificates.Authority(tmp_path).sign("mx", "mx.test")
+    path = tmp_path / "proxy.yaml"
+    path.write_text(OWN)
+    started = main.first_check(path)
+    gate = main.build_gate(started, None)
+    (a, of_a), (b, of_b), (c, of_c) = gate._listeners
+    assert a.tls is started.tls["a"]
+    assert (b.tls, c.tls) == (None, None)
+    assert of_a.authenticator is not of_b.authenticator
+    assert of_b.authenticator is of_c.authenticator
+    assert of_a.names is None
+    assert of_b.names is of_c.names
+    assert of_a.backends is of_b.backends
+    assert of_c.backends is not of_b.backends
+    assert b.settings.xclient == (ip_network("10.1.1.1/32"),)
+
+
+def test_a_renewal_keeps_the_tickets_of_listeners_that_stay_as_they_are(tmp_path):
+    certificates.Authority(tmp_path).sign("mx", "mx.test")
+    path = tmp_path / "proxy.yaml"
+    path.write_text(OWN)
+    before = main.first_check(path)
+    assert main.check(path, before).tls["a"] is before.tls["a"]
+    path.write_text(OWN.replace("tls: implicit", "tls: implicit, tls_options: {curve: secp384r1}"))
+    assert main.check(path, before).tls["a"] is not before.tls["a"]
+
+
+def test_the_places_of_sessions_are_renewed_in_time():
+    assert 2 * main.RENEW_INTERVAL < LEASE

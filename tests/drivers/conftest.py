@@ -24,15 +24,15 @@ from peers.process import HOST
 from smtpgate.drivers.authhttp import AuthHttp
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = Path(__file__).parent / "redis_scenarios.py"
+SCENARIOS = Path(__file__).parent
 
 
 class Scenario:
-    """One function of redis_scenarios.py, running in its own patched process with every warning an error."""
+    """One function of a script of scenarios, running in its own patched process with every warning an error."""
 
-    def __init__(self, name: str, **arguments: Any) -> None:
+    def __init__(self, name: str, *, script: str = "redis_scenarios.py", **arguments: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", SCENARIOS, name, json.dumps(arguments)],
+            [sys.executable, "-W", "error", SCENARIOS / script, name, json.dumps(arguments)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -21,7 +21,7 @@ import gevent  # noqa: E402
 from smtpgate.clock import SystemClock  # noqa: E402
 from smtpgate.drivers.redisstore import Breaker  # noqa: E402
 from smtpgate.drivers.store import open_store  # noqa: E402
-from smtpgate.policy.store import BucketStore, Charge, StoreUnavailable  # noqa: E402
+from smtpgate.policy.store import BucketStore, Charge, Claim, StoreUnavailable  # noqa: E402
 
 NEVER = 1e-9  # tokens a second: no refill within a test
 
@@ -52,6 +52,25 @@ def spend(uri: str, burst: float, greenlets: int, each: int, start: float) -> di
     gevent.sleep(max(0.0, start - time.time()))
     gevent.joinall([gevent.spawn(session) for _ in range(greenlets)], raise_error=True)
     return dict(seen)
+
+
+def rush(uri: str, greenlets: int, each: int) -> dict[str, Any]:
+    """Greenlets charge one bucket of 60 and claim one of 20 places, both `each` times, and keep what they get."""
+    store = open_store(uri, clock=SystemClock(), timeout=5.0)
+    seen: Counter[str] = Counter(paid=0, held=0, left=0)
+    most = 0
+
+    def session(number: int) -> None:
+        nonlocal most
+        for turn in range(each):
+            paid = store.take([Charge("rush:x", NEVER, 60.0)])
+            seen["paid" if paid.passed else "left"] += 1
+            held = store.take([], claims=[Claim("rush:x", 20, f"{os.getpid()}:{number}:{turn}")])
+            seen["held" if held.passed else "left"] += 1
+            most = max(most, 20 - held.free[0])
+
+    gevent.joinall([gevent.spawn(session, i) for i in range(greenlets)], raise_error=True)
+    return {**seen, "most": most}
 
 
 def crowd(uri: str, greenlets: int) -> dict[str, Any]:

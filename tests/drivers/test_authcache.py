@@ -122,3 +122,32 @@ def test_no_password_is_kept(cache: GrantCache) -> None:
     other = GrantCache(ManualClock(), 30.0, b"K" * 32)
     other.keep(QUERY, GRANTED, 60.0, other.epoch)
     assert set(cache._grants).isdisjoint(other._grants)
+
+
+def test_after_a_refusal_the_service_is_asked_about_that_user_at_that_address(
+    cache: GrantCache, clock: ManualClock
+) -> None:
+    """Else a throttled client would find the right password by its being let in, as often as it likes to guess."""
+    elsewhere = replace(QUERY, peer=replace(QUERY.peer, host="192.0.2.8"))
+    somebody = replace(QUERY, user=b"bob")
+    for query in (elsewhere, somebody):
+        cache.keep(query, GRANTED, 60.0, cache.epoch)
+    cache.refuse(replace(QUERY, password=b"guess", peer=replace(QUERY.peer, port=41000), tls=None))
+    assert [cache.find(query) for query in (QUERY, elsewhere, somebody)] == [None, GRANTED, GRANTED]
+    # A grant that is kept now was asked for while the service counted.
+    clock.sleep(10.0)
+    cache.keep(QUERY, GRANTED, 60.0, cache.epoch)
+    assert cache.find(QUERY) is None
+    clock.sleep(20.0)
+    assert cache.find(QUERY) == GRANTED
+
+
+def test_refusals_are_remembered_within_bounds(clock: ManualClock) -> None:
+    cache = GrantCache(clock, 30.0, b"k" * 32, size=2)
+    queries = [replace(QUERY, user=b"%d" % n) for n in range(3)]
+    for query in queries:
+        cache.refuse(query)
+    cache.keep(queries[0], GRANTED, 60.0, cache.epoch)
+    cache.keep(queries[2], GRANTED, 60.0, cache.epoch)
+    assert [cache.find(query) for query in (queries[0], queries[2])] == [GRANTED, None]
+    assert len(cache._refused) == 2

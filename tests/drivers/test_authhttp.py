@@ -182,6 +182,38 @@ def test_https_believes_only_who_can_prove_the_name(certificate: tuple[str, str]
     server.stop()
 
 
+def test_https_shows_a_certificate_where_it_is_asked_for(certificate: tuple[str, str], open_auth: Open) -> None:
+    """A server that takes our certificate alone (its own authority), and what it says of who has none."""
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    context.load_verify_locations(certificate[0])
+    context.verify_mode = ssl.CERT_REQUIRED
+    seen = []
+
+    def serve(sock: Any, _address: object) -> None:
+        while sock.recv(65536):
+            seen.append(dict(field[0] for field in sock.getpeercert()["subject"])["commonName"])
+            sock.sendall(OK)
+
+    server = StreamServer((HOST, 0), serve, ssl_context=context)
+    server.start()
+    url = f"https://{HOST}:{server.server_port}/auth"
+    assert open_auth(url, ca=certificate[0], certificate=certificate).ask(QUERY) == GRANTED
+    assert seen == ["auth"]
+    answer = open_auth(url, ca=certificate[0]).ask(QUERY)
+    assert isinstance(answer, AuthUnavailable)
+    assert answer.reason.startswith(f"auth server {HOST}:{server.server_port}: ")
+    assert len(seen) == 1
+    server.stop()
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_once(open_auth: Open, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="PEM"):
+        open_auth("https://auth.example/", certificate=(__file__, __file__))
+    with pytest.raises(FileNotFoundError):
+        open_auth("https://auth.example/", certificate=(str(tmp_path / "a"), str(tmp_path / "b")))
+
+
 # --- faults: each is an AuthUnavailable that says why, in time ---
 
 
@@ -534,6 +566,16 @@ def test_a_grant_is_given_again_for_as_long_as_both_sides_say(auth_server: Any, 
     assert len(auth_server.requests) == 3
 
 
+def test_after_a_refusal_a_kept_grant_is_asked_for_again(auth_server: Any, open_auth: Open) -> None:
+    auth = open_auth(auth_server.url(), cache=30.0)
+    auth_server.say(CACHED)
+    assert [auth.ask(QUERY), auth.ask(QUERY)] == [GRANTED] * 2
+    auth_server.say(b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\n\r\n")
+    assert auth.ask(replace(QUERY, password=b"guess")) == AuthRefused("535 5.7.0", "no", 0.0)
+    assert auth.ask(QUERY) == AuthRefused("535 5.7.0", "no", 0.0)
+    assert len(auth_server.requests) == 3
+
+
 @pytest.mark.parametrize(
     ("answer", "cache"),
     [
@@ -625,7 +667,7 @@ def smtp(port: int, *lines: bytes) -> tuple[list[bytes], tuple[str, int]]:
 def test_we_ask_as_nginx_asks(
     auth_server: Any, open_auth: Open, nginx_mail: StartNginx, lines: list[bytes], query: AuthQuery
 ) -> None:
-    """Octet for octet, the HTTP version apart: a server that nginx is content with has nothing new to learn."""
+    """Octet for octet, but for the HTTP version and the word that we are not nginx."""
     auth_server.say(b"HTTP/1.1 204 No Content\r\nAuth-Status: no\r\nAuth-Error-Code: 550 5.1.1\r\n\r\n")
     port = free_port()
     nginx_mail(mail_conf(auth_server.port, port), port)
@@ -638,7 +680,8 @@ def test_we_ask_as_nginx_asks(
     assert auth.ask(replace(query, peer=peer, salt=salt)) == AuthRefused("550 5.1.1", "no", 0)
     theirs, ours = auth_server.requests
     assert theirs.startswith(b"GET /auth/x?y=1 HTTP/1.0\r\n")
-    assert ours == theirs.replace(b"HTTP/1.0", b"HTTP/1.1", 1)
+    assert b"Auth-Gate" not in theirs
+    assert ours.replace(b"Auth-Gate: smtpgate\r\n", b"", 1) == theirs.replace(b"HTTP/1.0", b"HTTP/1.1", 1)
 
 
 def test_nginx_answers_us(open_auth: Open, nginx_mail: StartNginx) -> None:

@@ -41,10 +41,11 @@ PLAIN = AuthQuery(
 
 
 def sent(query: AuthQuery, *, pass_client_cert: bool = False) -> list[bytes]:
-    """The lines of the request between the request line and the blank line, Host left out."""
+    """The lines between Host and Auth-Gate, which are nginx's."""
     request = write_request("/auth", "auth.example", query, pass_client_cert=pass_client_cert)
-    first, host, *lines, blank, end = request.split(b"\r\n")
-    assert (first, host, blank, end) == (b"GET /auth HTTP/1.1", b"Host: auth.example", b"", b"")
+    first, host, *lines, gate, blank, end = request.split(b"\r\n")
+    assert (first, host) == (b"GET /auth HTTP/1.1", b"Host: auth.example")
+    assert (gate, blank, end) == (b"Auth-Gate: smtpgate", b"", b"")
     return lines
 
 
@@ -62,6 +63,7 @@ def test_plain() -> None:
         b"Auth-Login-Attempt: 1\r\n"
         b"Client-IP: 192.0.2.7\r\n"
         b"Client-Host: [UNAVAILABLE]\r\n"
+        b"Auth-Gate: smtpgate\r\n"
         b"X-Key: abc\r\n"
         b"\r\n"
     )

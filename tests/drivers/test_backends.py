@@ -1,47 +1,100 @@
-"""Pools as they are leased: what is counted, what is given back, which addresses an answer may name."""
+"""Pools as they are leased: what is counted, who waits, what is used again, which addresses an answer may name."""
 
 import ipaddress
+import time
 
+import gevent
 import pytest
 from fakes import ManualClock, ScriptedBackend
 
 from smtpgate.clock import Deadline
-from smtpgate.drivers.backends import CONNECT_TIMEOUT, PoolBackends, is_local
-from smtpgate.routing.model import BackendSettings, BackendSpec, Failover, PoolSpec
-from smtpgate.session.ports import AddressTarget, BackendRefused, DialFailed, PoolTarget, StreamLost, StreamTimeout
+from smtpgate.drivers import backends
+from smtpgate.drivers.backends import CONNECT_TIMEOUT, Direct, ListenerBackends, PoolBackends, is_local
+from smtpgate.drivers.stream import OutOfResources
+from smtpgate.routing.model import (
+    BackendAuth,
+    BackendSettings,
+    BackendSpec,
+    Balance,
+    BreakerSpec,
+    Failover,
+    PoolSpec,
+    QueueSpec,
+    ReuseSpec,
+    State,
+)
+from smtpgate.session.ports import (
+    AddressTarget,
+    BackendRefused,
+    DialFailed,
+    Peer,
+    PoolTarget,
+    Seeker,
+    StreamLost,
+    StreamTimeout,
+)
 
 CORE = PoolTarget("core")
+SEEKER = Seeker("192.0.2.7", "ann", "b.test", Peer("192.0.2.7", 40000, "198.51.100.1", 587))
+NO_QUEUE = QueueSpec(wait=0.0)
+DOWN = StreamLost("ECONNREFUSED")
 
 
-def spec(*hosts, **kwargs):
-    backends = tuple(BackendSpec(f"mta{n}", host, 25, max_conns=1) for n, host in enumerate(hosts, 1))
-    return PoolSpec("core", backends, **kwargs)
+def spec(*hosts, name="core", max_conns=1, queue=NO_QUEUE, states=(), **kwargs):
+    backends = []
+    for n, host in enumerate(hosts):
+        state = states[n] if n < len(states) else State.ACTIVE
+        backends.append(BackendSpec(f"mta{n + 1}", host, 25, max_conns=max_conns, state=state))
+    return PoolSpec(name, tuple(backends), queue=queue, **kwargs)
 
 
 class World:
-    def __init__(self, faults=(), **kwargs):
+    def __init__(self, faults=(), settings=None, **kwargs):
         self.clock = ManualClock()
         self.faults = dict(faults)
         self.dialled = []
+        self.seekers = []
         self.streams = []
-        self.backends = PoolBackends(self.clock, self.connect, BackendSettings(smtp_auth=True), **kwargs)
+        self.turned = []
+        self.backends = PoolBackends(
+            self.clock,
+            self.dial,
+            settings or BackendSettings(pass_error_message=True),
+            lambda: 0.5,
+            changed=lambda *turned: self.turned.append(turned),
+            **kwargs,
+        )
 
-    def connect(self, host, port, deadline):
+    def dial(self, host, port, settings, seeker, deadline):
         self.dialled.append((host, port, deadline.remaining()))
+        self.seekers.append(seeker)
         if host in self.faults:
             raise self.faults[host]
         self.streams.append(ScriptedBackend([]))
         return self.streams[-1]
 
-    def lease(self, target=CORE, tried=()):
-        return self.backends.lease(target, tried, Deadline(self.clock, 20.0))
+    def pool(self, *hosts, **kwargs):
+        self.backends.replace({"core": spec(*hosts, **kwargs)})
+
+    def lease(self, target=CORE, tried=(), seeker=SEEKER, seconds=20.0):
+        return self.backends.lease(target, seeker, tried, Deadline(self.clock, seconds))
+
+    def view(self, pool="core"):
+        return {one.name: one for one in self.backends.pools[pool].view(self.clock.monotonic())}
+
+    @property
+    def hosts(self):
+        return [host for host, _, _ in self.dialled]
 
 
 @pytest.fixture
 def world():
     world = World()
-    world.backends.replace({"core": spec("10.0.0.1", "10.0.0.2")})
+    world.pool("10.0.0.1", "10.0.0.2")
     return world
+
+
+# --- places ---
 
 
 def test_leases_are_counted_until_they_are_released(world):
@@ -58,25 +111,76 @@ def test_leases_are_counted_until_they_are_released(world):
         world.lease()
 
 
+def test_a_lease_tells_whom_it_is_for_and_how_to_speak(world):
+    lease = world.lease()
+    assert (lease.backend, lease.host, lease.settings, lease.greeted) == (
+        "mta1",
+        "10.0.0.1",
+        BackendSettings(),
+        False,
+    )
+
+
 def test_what_was_tried_is_not_dialled_again(world):
     assert world.lease(tried={"mta1"}).backend == "mta2"
-    with pytest.raises(BackendRefused, match="tried"):
+    with pytest.raises(BackendRefused, match="pool core: tried"):
         world.lease(tried={"mta1", "mta2"})
 
 
-@pytest.mark.parametrize("fault", [StreamLost("ECONNREFUSED"), StreamTimeout()])
-def test_a_failed_dial_gives_its_slot_back(fault):
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(StreamLost("ECONNREFUSED"), "mta1: ECONNREFUSED"), (StreamTimeout(), "mta1: connect timed out")],
+)
+def test_a_failed_dial_gives_its_slot_back_and_is_told_to_the_pool(fault, told):
     world = World({"10.0.0.1": fault})
-    world.backends.replace({"core": spec("10.0.0.1")})
+    world.pool("10.0.0.1", "10.0.0.2", max_conns=5)
     for _ in range(3):
-        with pytest.raises(DialFailed, match="mta1: "):
+        with pytest.raises(DialFailed) as failed:
+            world.lease(tried={"mta2"})
+        assert str(failed.value) == told
+    assert world.turned == [("core", "mta1", False)]
+    assert world.view()["mta1"].state == "open"
+    assert world.view()["mta1"].reason == "3 failed connects in a row"
+    assert [world.backends.pools["core"].conns(name) for name in ("mta1", "mta2")] == [0, 0]
+
+
+def test_want_of_descriptors_of_our_own_is_held_against_nobody():
+    world = World({"10.0.0.1": OutOfResources("EMFILE: Too many open files")})
+    world.pool("10.0.0.1")
+    for _ in range(5):
+        with pytest.raises(DialFailed, match="mta1: EMFILE"):
             world.lease()
+    assert (world.turned, world.view()["mta1"].state) == ([], "up")
+    assert world.backends.pools["core"].conns("mta1") == 0
+
+
+def test_a_killed_dial_gives_its_slot_back_and_is_nobodys_failure(world):
+    started = gevent.event.Event()
+
+    def dial(*_):
+        started.set()
+        gevent.sleep(60)
+
+    world.backends._dial_stream = dial
+    one = gevent.spawn(world.lease)
+    started.wait()
+    assert world.backends.pools["core"].conns("mta1") == 1
+    one.kill()
+    assert world.backends.pools["core"].conns("mta1") == 0
+    assert world.turned == []
 
 
 def test_a_dial_has_no_more_than_the_connect_timeout_and_no_more_than_what_is_left(world):
     world.lease()
-    world.backends.lease(CORE, (), Deadline(world.clock, 2.0))
+    world.lease(seconds=2.0)
     assert [budget for _, _, budget in world.dialled] == [CONNECT_TIMEOUT, 2.0]
+
+
+def test_a_dial_without_time_says_nothing_of_the_backend(world):
+    for _ in range(4):
+        with pytest.raises(DialFailed, match="no time was left"):
+            world.lease(seconds=0.0, tried={"mta2"})
+    assert (world.dialled, world.turned) == ([], [])
 
 
 def test_an_unknown_pool_is_our_fault_and_ends_the_session(world):
@@ -85,21 +189,324 @@ def test_an_unknown_pool_is_our_fault_and_ends_the_session(world):
     assert (refused.value.reply.code, refused.value.reply.close) == (451, True)
 
 
-def test_a_pool_says_how_to_speak_to_it(world):
-    hosts = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
-    own = spec(*hosts, settings=BackendSettings(xclient="off"), failover=Failover(attempts=1, deadline=3.0))
-    world.backends.replace({"core": own})
-    assert world.backends.plan(CORE) == (own.settings, own.failover)
+@pytest.mark.parametrize(
+    ("attempts", "states", "planned"),
+    [(1, (), 1), (5, (), 2), (0, (), 0), (5, (State.DRAIN, State.OFF), 0)],
+)
+def test_no_more_tries_than_there_are_other_backends(world, attempts, states, planned):
+    failover = Failover(attempts=attempts, deadline=3.0)
+    world.pool("10.0.0.1", "10.0.0.2", "10.0.0.3", failover=failover, states=states)
+    assert world.backends.plan(CORE) == Failover(attempts=planned, deadline=3.0)
 
 
-def test_no_more_tries_than_there_are_other_backends(world):
-    world.backends.replace({"core": spec("10.0.0.1", "10.0.0.2", failover=Failover(attempts=5, deadline=3.0))})
-    assert world.backends.plan(CORE)[1] == Failover(attempts=1, deadline=3.0)
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [
+        ("user", [Seeker("192.0.2.7", f"user{n}", "b.test") for n in range(9)]),
+        ("client", [Seeker(f"192.0.2.{n}", "ann", "b.test") for n in range(9)]),
+        ("domain", [Seeker("192.0.2.7", "ann", f"{n}.test") for n in range(9)]),
+    ],
+)
+def test_the_hash_is_of_what_the_pool_says(world, key, others):
+    def reached(seeker):
+        lease = world.lease(seeker=seeker)
+        lease.release()
+        return lease.backend
+
+    hosts = [f"10.0.0.{n}" for n in range(1, 9)]
+    world.pool(*hosts, balance=Balance.HASH, hash_key=key)
+    assert len({reached(SEEKER) for _ in range(9)}) == 1
+    first = [reached(other) for other in others]
+    assert len(set(first)) > 2
+    assert [reached(other) for other in others] == first
+
+
+def test_the_dialler_hears_whose_connection_it_makes(world):
+    world.lease()
+    assert world.seekers == [SEEKER]
+
+
+# --- those who wait ---
+
+
+@pytest.fixture
+def busy():
+    """A pool of one place that is taken, and a queue of two."""
+    world = World()
+    world.pool("10.0.0.1", queue=QueueSpec(wait=5.0, max=2))
+    world.held = world.lease()
+    return world
+
+
+def waiting(world, n=1, **kwargs):
+    greenlets = [gevent.spawn(world.lease, **kwargs) for _ in range(n)]
+    gevent.idle()
+    return greenlets
+
+
+def test_a_place_goes_to_whoever_has_waited_longest(busy):
+    first, second = waiting(busy, 2)
+    busy.held.release()
+    lease = first.get(timeout=1)
+    assert not second.ready()
+    lease.release()
+    second.get(timeout=1).release()
+    assert busy.backends.pools["core"].conns("mta1") == 0
+
+
+def test_nobody_overtakes_those_who_wait(busy):
+    (first,) = waiting(busy)
+    busy.held.release()  # the place is given away here
+    (late,) = waiting(busy)
+    assert first.get(timeout=1).backend == "mta1"
+    assert not late.ready()
+    late.kill()
+
+
+def test_the_queue_is_bounded(busy):
+    greenlets = waiting(busy, 2)
+    with pytest.raises(BackendRefused, match="full"):
+        busy.lease()
+    gevent.killall(greenlets)
+
+
+def test_a_wait_has_an_end(busy):
+    busy.pool("10.0.0.1", queue=QueueSpec(wait=0.05, max=2))
+    began = time.monotonic()
+    with pytest.raises(BackendRefused, match="pool core: full"):
+        busy.lease()
+    assert 0.04 < time.monotonic() - began < 1.0
+
+
+def test_a_wait_leaves_the_connection_half_of_the_time(busy):
+    """Or a backend that is only busy would be blamed for a connection that had no time."""
+    began = time.monotonic()
+    with pytest.raises(BackendRefused, match="pool core: full"):
+        busy.lease(seconds=0.2)
+    assert 0.09 < time.monotonic() - began < 0.19
+
+
+def test_whoever_is_killed_while_waiting_leaves_the_queue(busy):
+    (first,) = waiting(busy)
+    first.kill()
+    busy.held.release()
+    assert busy.lease().backend == "mta1"
+
+
+def test_a_place_that_was_given_to_one_who_is_killed_goes_to_the_next(busy):
+    first, second = waiting(busy, 2)
+    first.kill(block=False)
+    busy.held.release()
+    assert second.get(timeout=1).backend == "mta1"
+
+
+def test_an_edit_makes_room(busy):
+    (first,) = waiting(busy)
+    busy.pool("10.0.0.1", "10.0.0.2", queue=QueueSpec(wait=5.0, max=2))
+    assert first.get(timeout=1).backend == "mta2"
+
+
+# --- fallback ---
+
+
+@pytest.fixture
+def site():
+    """A pool of two and another for when it has nobody."""
+    world = World()
+    world.backends.replace(
+        {
+            "core": spec("10.0.0.1", "10.0.0.2", fallback="away", max_conns=None, breaker=BreakerSpec(max_open=1.0)),
+            "away": spec("10.9.0.1", "10.9.0.2", name="away", max_conns=None, unavailable="421 4.3.2 gone home"),
+        }
+    )
+    return world
+
+
+def test_the_fallback_is_not_asked_while_somebody_is_healthy(site):
+    assert [site.lease().backend for _ in range(3)] == ["mta1", "mta2", "mta1"]
+    assert site.backends.plan(CORE).attempts == 3
+    assert site.backends.unavailable(CORE).wire() == b"421 4.3.2 gone home\r\n"
+
+
+def test_the_fallback_is_asked_when_all_were_tried(site):
+    lease = site.lease(tried=["mta1", "mta2"])
+    assert (lease.backend, lease.host) == ("away/mta1", "10.9.0.1")
+    assert site.lease(tried=["mta1", "mta2", "away/mta1"]).backend == "away/mta2"
+    with pytest.raises(BackendRefused, match="pool core: tried, pool away: tried") as refused:
+        site.lease(tried=["mta1", "mta2", "away/mta1", "away/mta2"])
+    assert refused.value.reply.wire() == b"421 4.3.2 gone home\r\n"
+
+
+def test_the_fallback_is_asked_when_nobody_is_healthy_and_the_first_again_before_anybody_is_refused(site):
+    for name in ("mta1", "mta2"):
+        site.backends.pools["core"].told(name, False, "no answer", site.clock.monotonic())
+    assert site.lease().backend == "away/mta1"
+    for name in ("mta1", "mta2"):
+        site.backends.pools["away"].told(name, False, "no answer", site.clock.monotonic())
+    assert site.lease().backend == "mta1"
+    assert site.backends.pools["core"].conns("mta1") == 1
+
+
+def test_a_pool_whose_breakers_are_open_gets_its_trial(site):
+    site.faults = {"10.0.0.1": DOWN, "10.0.0.2": DOWN}
+    for _ in range(6):
+        with pytest.raises(DialFailed):
+            site.lease()
+    assert site.lease().backend == "away/mta1"
+    site.clock.time += BreakerSpec().open
+    site.faults = {}
+    assert site.lease().backend == "mta2"  # whose turn it was
+
+
+def test_a_fallback_speaks_in_its_own_way(site):
+    settings = BackendSettings(xclient="off")
+    pools = {"core": spec("10.0.0.1", fallback="away"), "away": spec("10.9.0.1", name="away", settings=settings)}
+    site.backends.replace(pools)
+    assert site.lease(tried=["mta1"]).settings == settings
+
+
+# --- reuse ---
+
+
+def rested(world, **kwargs):
+    """Lease and keep, once."""
+    lease = world.lease(**kwargs)
+    lease.served()
+    lease.keep()
+    return lease
+
+
+def test_a_connection_is_used_again(world):
+    first = rested(world)
+    second = world.lease(tried={"mta2"})
+    assert second.link is first.link
+    assert (second.greeted, second.backend, second.host) == (True, "mta1", "10.0.0.1")
+    assert len(world.dialled) == 1
+    assert world.backends.idle == 0
+    second.release()
+    assert world.streams[0].closed
+
+
+def test_a_kept_connection_holds_no_place(world):
+    rested(world)
+    assert world.backends.pools["core"].conns("mta1") == 0
+    assert world.backends.idle == 1
+
+
+def test_a_connection_that_ended_while_it_rested_is_not_used(world):
+    rested(world)
+    world.streams[0].hung_up = True
+    second = world.lease(tried={"mta2"})
+    assert not second.greeted
+    assert world.streams[0].closed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BackendSettings(proxy_protocol="v1"),
+        BackendSettings(auth=BackendAuth(replay=True)),
+    ],
+)
+def test_a_connection_that_knows_its_client_for_good_is_never_anothers(world, settings):
+    world.pool("10.0.0.1", settings=settings)
+    rested(world)
+    assert world.streams[0].closed
+    assert world.streams[0].received.endswith(b"QUIT\r\n")
+    assert not world.lease().greeted
+
+
+def test_fixed_credentials_are_nobodys_in_particular(world):
+    world.pool("10.0.0.1", settings=BackendSettings(auth=BackendAuth(user="proxy", password="secret")))
+    rested(world)
+    assert world.lease().greeted
+
+
+@pytest.mark.parametrize(
+    ("reuse", "kept"),
+    [(ReuseSpec(idle=0.0), 0), (ReuseSpec(max_idle=0), 0), (ReuseSpec(messages=1), 0), (ReuseSpec(messages=2), 1)],
+)
+def test_what_the_pool_lets_rest(world, reuse, kept):
+    world.pool("10.0.0.1", reuse=reuse)
+    rested(world)
+    assert world.backends.idle == kept
+    assert world.streams[0].closed is (kept == 0)
+
+
+def test_messages_and_age_count_from_the_connections_beginning(world):
+    world.pool("10.0.0.1", reuse=ReuseSpec(messages=3, age=100.0))
+    for _ in range(3):
+        rested(world)
+    assert (len(world.dialled), world.backends.idle) == (1, 0)
+    rested(world)
+    world.clock.time += 99.0
+    assert not world.lease().greeted  # idle for longer than 20 s
+    world.pool("10.0.0.1", max_conns=9, reuse=ReuseSpec(idle=60.0, age=100.0))
+    rested(world)
+    for _ in range(2):
+        world.clock.time += 40.0
+        rested(world)
+    world.clock.time += 40.0
+    assert not world.lease().greeted
+
+
+@pytest.mark.parametrize(
+    ("edited", "kept"),
+    [
+        (spec("10.0.0.1", "10.0.0.2"), 1),
+        (spec("10.0.0.1", max_conns=7), 1),
+        (spec("10.0.0.9"), 0),
+        (spec("10.0.0.1", "10.0.0.2", states=[State.DRAIN]), 0),
+        (spec("10.0.0.1", "10.0.0.2", states=[State.OFF]), 0),
+        (spec("10.0.0.1", settings=BackendSettings(xclient="off")), 0),
+        (spec("10.0.0.1", reuse=ReuseSpec(idle=0.0)), 0),
+    ],
+)
+def test_an_edit_closes_what_would_not_be_made_now(world, edited, kept):
+    rested(world)
+    under_way = world.lease(tried={"mta2"})
+    rested(world, tried={"mta1"})
+    under_way.keep()
+    assert world.backends.idle == 2
+    world.backends.replace({"core": edited, "other": spec("10.5.0.1", name="other")})
+    gevent.idle()
+    assert world.streams[0].closed is (kept == 0)
+    assert world.backends.idle == kept + (len(edited.backends) == 2)
+
+
+def test_a_session_that_ends_after_its_backend_was_edited_away_leaves_nothing_behind(world):
+    lease = world.lease()
+    world.backends.replace({})
+    lease.keep()
+    assert world.streams[0].closed
+    assert world.backends.idle == 0
+
+
+def test_a_process_that_ends_keeps_nothing(world):
+    rested(world)
+    lease = world.lease(tried={"mta1"})
+    world.backends.drain()
+    gevent.idle()
+    lease.keep()
+    assert [stream.closed for stream in world.streams] == [True, True]
+    assert all(stream.received.endswith(b"QUIT\r\n") for stream in world.streams)
+
+
+def test_keep_and_release_may_both_be_called(world):
+    lease = world.lease()
+    lease.keep()
+    lease.keep()
+    lease.release()
+    assert world.backends.idle == 1
+    assert not world.streams[0].closed
+
+
+# --- edits ---
 
 
 def test_an_edit_keeps_counts_and_forgets_pools_that_are_gone(world):
     held = world.lease()
-    world.backends.replace({"core": spec("10.0.0.1", "10.0.0.2", unavailable="421 4.3.2 gone home")})
+    world.pool("10.0.0.1", "10.0.0.2", unavailable="421 4.3.2 gone home")
     world.lease()
     with pytest.raises(BackendRefused) as refused:
         world.lease()
@@ -110,13 +517,33 @@ def test_an_edit_keeps_counts_and_forgets_pools_that_are_gone(world):
     held.release()
 
 
+# --- addresses ---
+
+
 def test_an_address_goes_to_that_address_with_the_default_settings(world):
     target = AddressTarget("203.0.113.9", 2525)
-    assert world.backends.plan(target) == (BackendSettings(smtp_auth=True), Failover(attempts=0))
-    assert world.lease(target).backend == "203.0.113.9:2525"
+    assert world.backends.plan(target) == Failover(attempts=0)
+    lease = world.lease(target)
+    assert (lease.backend, lease.settings) == ("203.0.113.9:2525", BackendSettings(pass_error_message=True))
     assert world.dialled[-1][:2] == ("203.0.113.9", 2525)
     assert world.backends.unavailable(target).wire() == b"451 4.3.2 Internal server error\r\n"
     assert world.backends.unavailable(target).close
+    lease.failed(reason="it left")
+    lease.release()
+    assert world.streams[-1].closed
+
+
+def test_a_connection_to_an_address_is_used_again_for_that_address_only(world):
+    target = AddressTarget("203.0.113.9", 2525)
+    first = rested(world, target=target)
+    assert not world.lease(AddressTarget("203.0.113.9", 2526)).greeted
+    assert world.lease(target).link is first.link
+
+
+def test_an_address_that_cannot_be_reached(world):
+    world.faults = {"203.0.113.9": DOWN}
+    with pytest.raises(DialFailed, match=r"203\.0\.113\.9:2525: ECONNREFUSED"):
+        world.lease(AddressTarget("203.0.113.9", 2525))
 
 
 def test_an_address_outside_allow_is_never_dialled():
@@ -126,6 +553,21 @@ def test_an_address_outside_allow_is_never_dialled():
         with pytest.raises(BackendRefused, match="not allowed"):
             world.lease(AddressTarget(host, 25))
     assert len(world.dialled) == 1
+
+
+def test_a_listener_may_speak_to_addresses_in_its_own_way():
+    world = World()
+    world.pool("203.0.113.1")
+    direct = Direct(BackendSettings(xclient="on"), (ipaddress.ip_network("10.0.0.0/8"),))
+    own = ListenerBackends(world.backends, direct)
+    deadline = Deadline(world.clock, 5.0)
+    assert own.lease(AddressTarget("10.1.2.3", 25), SEEKER, (), deadline).settings == BackendSettings(xclient="on")
+    with pytest.raises(BackendRefused, match="not allowed"):
+        own.lease(AddressTarget("203.0.113.9", 25), SEEKER, (), deadline)
+    assert world.lease(AddressTarget("203.0.113.9", 25)).settings == BackendSettings(pass_error_message=True)
+    assert own.lease(CORE, SEEKER, (), deadline).settings == BackendSettings()
+    assert own.plan(CORE) == world.backends.plan(CORE)
+    assert own.unavailable(CORE) == world.backends.unavailable(CORE)
 
 
 def test_an_address_that_is_our_own_listener_is_a_loop():
@@ -142,6 +584,31 @@ def test_an_allowed_network_does_not_allow_a_loop():
     with pytest.raises(BackendRefused, match="listener of ours"):
         world.lease(AddressTarget("127.0.0.1", 20025))
     assert world.lease(AddressTarget("127.0.0.1", 25)).backend == "127.0.0.1:25"
+
+
+def test_an_address_may_become_our_own(monkeypatch):
+    """As one does that keepalived moves to this machine."""
+
+    class Probe:
+        moved = False
+
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def bind(self, _):
+            if not Probe.moved:
+                raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(backends.socket, "socket", Probe)
+    assert not is_local("192.0.2.99")
+    Probe.moved = True
+    assert is_local("192.0.2.99")
 
 
 def test_is_local():

@@ -1,11 +1,14 @@
 """One line an event, escaped, bounded, in order; gunicorn's lines in the same form."""
 
+import enum
 import io
 import json
 import logging
 import logging.config
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtpgate.drivers.journal import MAX_TRACEBACK, MAX_VALUE, RecordFormatter, logging_config, open_journal
 
@@ -45,6 +48,51 @@ def test_values_are_cut():
     parsed = json.loads(out.getvalue())
     assert parsed["login"] == "x" * MAX_VALUE + "..."
     assert parsed["listed"] == ["y" * MAX_VALUE + "..."]
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(st.characters(), max_size=MAX_VALUE),  # lone surrogates among them
+    st.binary(max_size=8),  # has no form in JSON
+    st.just(Colour.RED),
+)
+
+
+@given(
+    st.one_of(
+        SCALARS,
+        st.lists(SCALARS),
+        st.tuples(SCALARS, st.lists(SCALARS)),
+        st.dictionaries(st.text(max_size=8), SCALARS),
+    )
+)
+def test_a_value_is_spelt_as_json_dumps_spells_it(value):
+    journal, out = lines()
+    journal.info("e", value=value)
+    assert out.getvalue().partition(', "value": ')[2] == json.dumps(value, ensure_ascii=True, default=str) + "}\n"
+
+
+def test_an_object_without_a_form_is_what_str_makes_of_it():
+    journal, out = lines()
+    journal.info("e", reason=ValueError('no "x"\n'))
+    assert json.loads(out.getvalue())["reason"] == 'no "x"\n'
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_times_sort_as_text(style):
+    journal, out = lines(style)
+    journal.info("e")
+    stamp = json.loads(out.getvalue())["timestamp"] if style == "json" else out.getvalue().split(" ")[0]
+    assert len(stamp) == len("2026-11-22T21:48:57.000001Z")
+    assert stamp[10] == "T"
+    assert stamp.endswith("Z")
 
 
 def test_the_level_holds_lines_back():

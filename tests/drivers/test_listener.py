@@ -1,33 +1,55 @@
-"""A Gate over real sockets: sessions live and die, a bug or a cut is never silent, a drain lets work finish."""
+"""A Gate over real sockets: PROXY headers and TLS come first, sessions live and die, a bug or a cut is never silent,
+a drain lets work finish.
+"""
 
+import ipaddress
+import socket
+import ssl
+import struct
+from dataclasses import replace
+
+import certificates
 import gevent
 import gevent.socket
 import pytest
-from fakes import FakeBackends, FakePolicy, ListJournal, ManualClock, ports
+from fakes import FakeBackends, FakeHolds, FakePolicy, ListJournal, ManualClock, ports
 
 from smtpgate.clock import SystemClock
+from smtpgate.drivers import listener
+from smtpgate.drivers.holds import Lines
 from smtpgate.drivers.listener import Gate, Listener
-from smtpgate.policy.model import Event
+from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
+from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, ReplyText
 from smtpgate.session.flow import SessionSettings
 from smtpgate.smtp.server import ServerSettings
 
+OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
 GREETING = b"220 mx.test ESMTP ready\r\n"
 
 
 class World:
-    def __init__(self, policy=None):
+    """A Gate with one listener. options: of Listener; family: of its socket."""
+
+    def __init__(self, policy=None, holds=None, *, protocol=OPEN, bind=None, **options):
+        self.retired = 0
         self.journal = ListJournal()
         clock = ManualClock()
-        settings = SessionSettings("demo", ServerSettings("mx.test", mechanisms=(), auth_required=False), timeout=5.0)
-        world = ports(SystemClock(), FakeBackends(clock), policy=policy, journal=self.journal)
-        self.gate = Gate([Listener(settings)], world, graceful_timeout=1.0)
-        self.server = gevent.socket.socket()
-        self.server.bind(("127.0.0.1", 0))
+        settings = SessionSettings("demo", protocol, timeout=5.0)
+        self.holds = FakeHolds(clock) if holds is None else holds
+        world = ports(SystemClock(), FakeBackends(clock), policy=policy, journal=self.journal, holds=self.holds)
+        listener = Listener(settings, **options)
+        self.gate = Gate([listener], world, graceful_timeout=1.0, on_retire=self.count_retired)
+        self.server = gevent.socket.socket(socket.AF_INET if bind is None else socket.AF_UNIX)
+        self.server.bind(bind or ("127.0.0.1", 0))
         self.server.listen()
         self.clients = []
 
+    def count_retired(self):
+        self.retired += 1
+
     def client(self):
-        client = gevent.socket.create_connection(self.server.getsockname())
+        client = gevent.socket.socket(self.server.family)
+        client.connect(self.server.getsockname())
         self.clients.append(client)
         accepted, address = self.server.accept()
         session = gevent.spawn(self.gate, 0, accepted, address)
@@ -42,8 +64,8 @@ class World:
 def make_world():
     worlds = []
 
-    def make(policy=None):
-        worlds.append(World(policy))
+    def make(policy=None, **options):
+        worlds.append(World(policy, **options))
         return worlds[-1]
 
     yield make
@@ -114,9 +136,215 @@ def test_a_drain_ends_sessions_at_rest_and_spares_the_others(world):
     assert everything(busy).endswith(b"250 2.0.0 OK\r\n421 4.3.2 Service shutting down, try again later\r\n")
 
 
+def test_a_drain_ends_the_holding_too(world):
+    assert not world.holds.draining
+    world.gate.drain()
+    assert world.holds.draining
+
+
+HELD = Decision(
+    Denial("few", "s", ReplyText(450, "4.7.1", "slow"), 30.0, 0.0, False, 0.0, "p:1", wait=30.0, hold=30.0)
+)
+
+
+def test_a_client_that_leaves_while_it_is_held_leaves_the_line(make_world):
+    policy = FakePolicy(lambda event, facts: HELD if event is Event.MAIL else ALLOWED)
+    world = make_world(policy, holds=Lines())
+    gone, first = world.client()
+    gone.sendall(b"MAIL FROM:<a@a.test>\r\n")
+    staying, second = world.client()
+    staying.sendall(b"MAIL FROM:<b@a.test>\r\n")
+    gevent.sleep(0.05)
+    assert len(world.holds) == 2
+    gone.close()
+    first.join(5)
+    assert first.successful()
+    assert len(world.holds) == 1
+    # Nothing was asked in its name any more; the other one is the first now, and has asked at once.
+    assert [facts.sender[0] for event, facts in policy.events if event is Event.MAIL] == ["a", "b", "b"]
+    world.gate.drain()
+    assert everything(staying).endswith(b"450 4.7.1 slow\r\n421 4.3.2 Service shutting down, try again later\r\n")
+    second.join(5)
+    assert len(world.holds) == 0
+
+
 def test_a_client_that_leaves_at_once_leaves_nothing(world):
     client, session = world.client()
     client.close()
     session.join(5)
     assert session.successful()
     assert world.gate.sessions == 0
+
+
+@pytest.mark.parametrize(("learns", "last"), [(True, b"250 SIZE 5000\r\n"), (False, b"250 mx.test\r\n")])
+def test_what_is_learnt_is_offered_to_the_sessions_to_come_where_the_listener_learns(make_world, learns, last):
+    world = make_world(learn_capabilities=learns)
+    early, _ = world.client()
+    assert early.recv(100) == GREETING
+    world.gate.offer(("SIZE 5000",))
+    late, _ = world.client()
+    assert late.recv(100) == GREETING
+    for client in (early, late):
+        client.sendall(b"EHLO c.test\r\n")
+    assert early.recv(1000) == b"250 mx.test\r\n"
+    assert late.recv(1000).endswith(last)
+
+
+def test_whoever_retires_lets_go_and_says_nothing(world):
+    resting, _ = world.client()
+    assert resting.recv(100) == GREETING
+    world.gate.retire()
+    assert world.retired == 1
+    resting.sendall(b"QUIT\r\n")
+    assert everything(resting) == b"221 2.0.0 Bye\r\n"
+
+
+# --- PROXY headers -------------------------------------------------------------------------------------------------
+
+HERE = (ipaddress.ip_network("127.0.0.0/8"),)
+ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)
+V1 = b"PROXY TCP4 192.0.2.7 198.51.100.9 4711 25\r\n"
+V2 = (
+    b"\r\n\r\n\0\r\nQUIT\n"
+    + bytes([0x21, 0x11])
+    + struct.pack("!H4s4sHH", 12, b"\xc0\0\2\7", b"\xc63d\x09", 4711, 25)
+)
+LOCAL = b"\r\n\r\n\0\r\nQUIT\n" + bytes([0x20, 0]) + struct.pack("!H", 0)
+
+
+def client_of(policy):
+    """The client's address as the limits on connections saw it."""
+    return [facts.client for event, facts in policy.events if event is Event.CONNECT]
+
+
+@pytest.mark.parametrize("header", [V1, V2])
+def test_the_client_is_whom_the_header_names_wherever_it_is_cut(make_world, header):
+    for at in range(1, len(header)):
+        policy = FakePolicy()
+        world = make_world(policy, proxies=HERE)
+        client, session = world.client()
+        client.sendall(header[:at])
+        gevent.sleep(0.001)
+        client.sendall(header[at:] + b"QUIT\r\n")
+        assert everything(client) == GREETING + b"221 2.0.0 Bye\r\n"
+        session.join(5)
+        (line,) = world.journal.of("session")
+        assert (line["client"], line["via"], client_of(policy)) == ("192.0.2.7", "127.0.0.1", ["192.0.2.7"])
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", LOCAL])
+def test_a_proxy_that_speaks_for_itself(make_world, header):
+    policy = FakePolicy()
+    world = make_world(policy, proxies=HERE)
+    client, session = world.client()
+    client.sendall(header + b"QUIT\r\n")
+    assert everything(client) == GREETING + b"221 2.0.0 Bye\r\n"
+    session.join(5)
+    assert client_of(policy) == ["127.0.0.1"]
+    assert "via" not in world.journal.of("session")[0]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "octets", "reason"),
+    [
+        (ELSEWHERE, V1, "is in none of the networks of proxy_protocol"),
+        (HERE, b"EHLO c.test\r\n", "PROXY header does not begin as a PROXY header; expected version 1 or 2"),
+        (
+            HERE,
+            V1.replace(b"4711", b"04711"),
+            "PROXY header version 1 line has a port that is none; expected 0 to 65535",
+        ),
+        (HERE, V1[:-1], "has sent no whole PROXY header within 0.05 s"),
+        (HERE, b"", "has sent no whole PROXY header within 0.05 s"),
+    ],
+)
+def test_whoever_may_not_send_one_or_sends_none_gets_no_session(make_world, monkeypatch, proxies, octets, reason):
+    monkeypatch.setattr(listener, "PROXY_TIMEOUT", 0.05)
+    policy = FakePolicy()
+    world = make_world(policy, proxies=proxies)
+    client, session = world.client()
+    client.sendall(octets)
+    session.join(5)
+    try:
+        assert everything(client) == b""
+    except ConnectionResetError:
+        pass  # it had said more than was read
+    assert world.journal.of("refused") == [{"client": "127.0.0.1", "listener": "demo", "reason": reason}]
+    assert policy.events == []
+
+
+def test_a_check_that_only_connects_is_no_warning(make_world):
+    world = make_world(proxies=HERE)
+    client, session = world.client()
+    client.close()
+    session.join(5)
+    assert [level for level, *_ in world.journal.lines] == ["info"]
+
+
+def test_over_a_unix_socket_it_is_believed(make_world, tmp_path):
+    policy = FakePolicy()
+    world = make_world(policy, proxies=ELSEWHERE, bind=str(tmp_path / "mx.sock"))
+    client, session = world.client()
+    client.sendall(V1 + b"QUIT\r\n")
+    assert everything(client) == GREETING + b"221 2.0.0 Bye\r\n"
+    session.join(5)
+    assert world.journal.of("session")[0]["via"] == "unix:"
+    assert client_of(policy) == ["192.0.2.7"]
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    pair = certificates.Authority(tmp_path_factory.mktemp("pki")).sign("mx", "mx.test")
+    return ListenerTls(TlsSettings((CertificateFiles(pair.cert, pair.key),)))
+
+
+def handshake(protocols=()):
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
+def test_implicit_tls_behind_a_proxy_header(make_world, tls):
+    world = make_world(protocol=replace(OPEN, tls="implicit"), proxies=HERE, tls=tls)
+    client, session = world.client()
+    client.sendall(V1)
+    with handshake(["smtp"]).wrap_socket(client) as secure:
+        secure.sendall(b"QUIT\r\n")
+        assert everything(secure) == GREETING + b"221 2.0.0 Bye\r\n"
+    session.join(5)
+    (line,) = world.journal.of("session")
+    assert (line["client"], line["tls"]) == ("192.0.2.7", "TLSv1.3")
+
+
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [
+        (b"EHLO c.test\r\n", "TLS handshake: no TLS handshake"),
+        (None, "TLS handshake: client offers no smtp by ALPN"),
+    ],
+)
+def test_a_handshake_that_fails_is_logged(make_world, tls, octets, reason):
+    world = make_world(protocol=replace(OPEN, tls="implicit"), tls=tls)
+    client, session = world.client()
+    if octets is not None:
+        client.sendall(octets)
+    else:
+        with pytest.raises(ssl.SSLError, match="no application protocol"):
+            handshake(["h2"]).wrap_socket(client)
+    session.join(5)
+    assert world.journal.of("connection_lost") == [{"client": "127.0.0.1", "listener": "demo", "reason": reason}]
+
+
+def test_a_listener_has_its_own_services(make_world):
+    backends = FakeBackends(ManualClock())
+    world = make_world(backends=backends)
+    client, session = world.client()
+    client.sendall(b"MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nQUIT\r\n")
+    everything(client)
+    session.join(5)
+    assert len(backends.asked) == 1

@@ -81,3 +81,27 @@ def test_the_next_snapshot_takes_the_place_of_all_of_the_last(room: Room) -> Non
     assert not room.policies.decide(Event.MAIL, FACTS).allowed  # balances outlive their limit
     # Whoever hears of new pools finds the routes that lead to them, not those of before.
     assert room.meanwhile == [PoolTarget("b", "partner"), None, PoolTarget("b", "partner")]
+
+
+def test_what_is_paid_comes_back_and_what_is_asked_reaches_the_engine(room: Room) -> None:
+    room.policies.apply(snapshot(LIMITED.replace(b"1/1h", b"6/1m").replace(b"deny: {", b"deny: {hold: 20s, ")))
+    [paid] = room.policies.decide(Event.MAIL, FACTS).paid
+    refused = room.policies.decide(Event.MAIL, FACTS)
+    assert (refused.denial.hold, room.policies.decide(Event.MAIL, FACTS, hold=0.0).denial.hold) == (20.0, 0.0)
+    room.policies.refund([paid], ours=True)
+    assert room.policies.decide(Event.MAIL, FACTS).allowed
+
+
+@pytest.mark.parametrize("said", ["defer", "first"])
+def test_mixed_recipients_as_the_snapshot_says(room: Room, said: str) -> None:
+    assert room.policies.mixed_recipients == "defer"
+    room.policies.apply(snapshot(LIMITED + f"mixed_recipients: {said}\n".encode()))
+    assert room.policies.mixed_recipients == said
+
+
+def test_what_no_limit_is_about_need_not_be_asked(room: Room) -> None:
+    asked = [event for event in Event if room.policies.asks(event)]
+    room.policies.apply(snapshot(LIMITED))
+    assert (asked, [event for event in Event if room.policies.asks(event)]) == ([], [Event.MAIL])
+    room.policies.apply(snapshot(FREE))
+    assert not room.policies.asks(Event.MAIL)

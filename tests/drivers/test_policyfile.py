@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes import ManualClock
 
 from smtpgate.document import DocumentError
 from smtpgate.document.reader import MAX_TEXT
-from smtpgate.drivers.policyfile import MAX_FILES, POLL_INTERVAL, PolicyFolder
-from smtpgate.policy.model import Event
-from smtpgate.routing.model import BackendSettings
+from smtpgate.drivers.lastgood import LastGood
+from smtpgate.drivers.policyfile import POLL_INTERVAL, FolderStatus, PolicyFolder, load_or_last_good
+from smtpgate.drivers.policytext import MAX_FILES, FolderText
+from smtpgate.drivers.sidefiles import FilesOnDisk
+from smtpgate.policy.model import Event, Facts
+from smtpgate.policy.select import select
+from smtpgate.routing.model import BackendAuth, BackendSettings
 from smtpgate.snapshot import Snapshot
 
 
@@ -48,7 +53,9 @@ class Watched:
 
 
 def _burst(snapshot: Snapshot) -> int:
-    return int(sum(limit.burst for limit in snapshot.policy.limits.get(Event.MAIL, ())))
+    """Of all limits at MAIL, with those that only the user ann@vip.example has."""
+    facts = Facts("192.0.2.1", listener="mx", tls=False, user="ann@vip.example", sender="", sender_domain="")
+    return int(sum(limit.burst for limit in select(snapshot.policy, Event.MAIL, facts)))
 
 
 @pytest.fixture
@@ -132,7 +139,22 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_variables_of_the_environment(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("version: 1\nlimiter:\n  local_share: ${SHARE}\n")
-    assert PolicyFolder.check(tmp_path, environ={"SHARE": "0.25"}).policy.local_share == 0.25
+    assert PolicyFolder.check(tmp_path, environ={"SHARE": "0.25"}).policy.limiter.local_share == 0.25
+
+
+def test_the_files_that_a_pool_names_are_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\n"
+        "routes: [{name: all, match: {}, pool: p}]\n"
+        'pools: {p: {backends: [{name: m, addr: "m:25"}], smtp_auth: {user: u, password_file: pw.txt}}}\n'
+    )
+    assert PolicyFolder.check(tmp_path).pools["p"].settings.auth == BackendAuth(user="u")
+    with pytest.raises(DocumentError, match=r"a.yaml:3:.*password_file: is not a file that is there .*/pw.txt"):
+        PolicyFolder.check(tmp_path, side=FilesOnDisk())
+    (tmp_path / "pw.txt").write_text("secret\n")
+    found: list[Snapshot] = []
+    PolicyFolder(tmp_path, found.append, side=FilesOnDisk()).load()
+    assert found[0].pools["p"].settings.auth == BackendAuth(user="u", password="secret")
 
 
 # --- edits --------------------------------------------------------------------------------------------------
@@ -189,6 +211,82 @@ def test_a_symlink_swap(tmp_path: Path) -> None:
     assert watched.looks(2) == NEW
 
 
+VIP = "version: 1\nsets: {vip: {file: vip.txt, type: user}}\n"
+
+
+def vip_limits(burst: int) -> str:
+    deny = '{reply: "450 4.7.1 slow down"}'
+    match = 'match: {user: "@vip"}'
+    return (
+        f'{VIP}limits: {{v: {{event: mail, rate: 1/1s, burst: {burst}, key: "{{user}}", {match}, deny: {deny}}}}}\n'
+    )
+
+
+def test_a_set_file_is_watched_like_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "vip.txt").write_text("bob@vip.example\n")
+    watched = Watched(tmp_path)
+    watched.write(vip_limits(5))
+    watched.folder.load()
+    assert watched.told == ["apply 0", "loaded 0"]
+    assert watched.looks(3) == []
+    watched.write("bob@vip.example\nann@vip.example\n", "vip.txt")
+    assert watched.looks(1) == []
+    assert watched.looks(1) == ["apply 5", "loaded 5"]
+    assert watched.looks(5) == []
+    os.remove(tmp_path / "vip.txt")
+    (told,) = watched.looks(5)
+    assert told.startswith("failed a.yaml:2:")
+    watched.write("bob@vip.example\nann@vip.example\n", "vip.txt")
+    assert watched.looks(5) == ["loaded 5"]
+
+
+def test_a_set_file_that_is_half_written(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.write("".join(f"u{i}@vip.example\n" for i in range(1000)) + "ann@vip.example\n", "vip.txt")
+    watched.write(vip_limits(5))
+    watched.folder.load()
+    whole = (tmp_path / "vip.txt").read_text()
+    watched.told.clear()
+    for end in (0, 100, 5000, len(whole)):
+        watched.write(whole[:end] + "# \n", "vip.txt")
+        assert watched.looks(1) == [] or end == 5000  # a storm: read at the third look, with what was there
+    assert watched.looks(5)[-2:] == ["apply 5", "loaded 5"]
+
+
+def test_a_symlink_swap_takes_policies_and_sets_together(tmp_path: Path) -> None:
+    """Kubernetes again: one rename changes the limit and the set that it names."""
+    for name, burst, user in (("..1", 5, "bob"), ("..2", 7, "ann")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.yaml").write_text(vip_limits(burst))
+        (tmp_path / name / "vip.txt").write_text(f"{user}@vip.example\n")
+    (tmp_path / "..data").symlink_to("..1")
+    for name in ("a.yaml", "vip.txt"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    watched = Watched(tmp_path)
+    watched.folder.load()
+    assert watched.told == ["apply 0", "loaded 0"]
+    assert watched.looks(2) == []
+    (tmp_path / "..new").symlink_to("..2")
+    os.replace(tmp_path / "..new", tmp_path / "..data")
+    assert watched.looks(2) == NEW
+    # It removes the old folder afterwards.
+    for name in ("a.yaml", "vip.txt"):
+        os.remove(tmp_path / "..1" / name)
+    (tmp_path / "..1").rmdir()
+    assert watched.looks(5) == []
+
+
+def test_a_whole_folder_is_renamed_into_place(watched: Watched) -> None:
+    fresh = watched.path.with_name("fresh")
+    fresh.mkdir()
+    (fresh / "a.yaml").write_text(limits(7))
+    watched.path.rename(watched.path.with_name("old"))
+    told = watched.looks(1)
+    fresh.rename(watched.path)
+    assert told == []
+    assert watched.looks(2) == NEW
+
+
 def test_a_half_written_file_is_not_taken_for_the_whole(watched: Watched) -> None:
     """Its first half is a valid policy without limits; its middle is no policy at all."""
     whole = limits(7)
@@ -225,7 +323,7 @@ def test_a_folder_that_moves_while_it_is_read(watched: Watched, monkeypatch: pyt
     read = watched.folder._read
     writes = [limits(6), limits(7)]
 
-    def read_and_write() -> list[tuple[str, bytes]]:
+    def read_and_write() -> FolderText:
         files = read()
         if writes:
             watched.write(writes.pop(0))
@@ -313,7 +411,7 @@ def test_what_could_not_be_read_is_read_again(watched: Watched, monkeypatch: pyt
     """A process out of descriptors learns nothing of the files, though they do not change any more."""
     read = watched.folder._read
 
-    def out_of_descriptors() -> list[tuple[str, bytes]]:
+    def out_of_descriptors() -> FolderText:
         raise OSError(24, "Too many open files", str(watched.path / "a.yaml"))
 
     monkeypatch.setattr(watched.folder, "_read", out_of_descriptors)
@@ -321,6 +419,171 @@ def test_what_could_not_be_read_is_read_again(watched: Watched, monkeypatch: pyt
     assert watched.looks(5) == ["failed a.yaml:1:1: cannot be read: Too many open files"]
     monkeypatch.setattr(watched.folder, "_read", read)
     assert watched.looks(1) == NEW
+
+
+# --- how things stand ---------------------------------------------------------------------------------------
+
+
+def test_the_status_follows_the_folder(tmp_path: Path) -> None:
+    clock = ManualClock()
+    watched = Watched(tmp_path)
+    watched.folder = PolicyFolder(tmp_path, lambda snapshot: None, environ={}, clock=clock)
+    assert watched.folder.status == FolderStatus("", 0.0, False, ())
+    watched.write("version: 3\n")
+    with pytest.raises(DocumentError) as caught:
+        watched.folder.load()
+    assert watched.folder.status == FolderStatus("", 0.0, False, caught.value.problems)
+    watched.write(limits(5))
+    watched.looks(3)
+    first = watched.folder.status
+    assert (len(first.version), first.loaded, first.valid, first.problems) == (16, clock.time, True, ())
+    clock.time += 60
+    watched.write(limits(5).replace("burst", "brust"))
+    watched.looks(3)
+    broken = watched.folder.status
+    assert (broken.version, broken.loaded, broken.valid) == (first.version, first.loaded, False)
+    assert [str(problem) for problem in broken.problems] == [
+        f"{tmp_path}/a.yaml:2:39: limits.x.brust: unknown key, did you mean burst?; expected one of "
+        + str(broken.problems[0]).partition("expected one of ")[2]
+    ]
+    watched.write(limits(5))
+    watched.looks(3)
+    assert watched.folder.status == first
+    clock.time += 60
+    watched.write(limits(6))
+    watched.looks(3)
+    assert (watched.folder.status.loaded, watched.folder.status.valid) == (clock.time, True)
+    assert watched.folder.status.version != first.version
+
+
+def test_a_snapshot_that_is_in_force_already_is_not_applied_again(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(limits(5))
+    snapshot = PolicyFolder.check(tmp_path)
+    (tmp_path / "a.yaml").write_text("version: 3\n")
+    told: list[str] = []
+    folder = PolicyFolder(
+        tmp_path,
+        lambda snapshot: told.append("apply"),
+        lambda snapshot: told.append("loaded"),
+        lambda error: told.append("failed"),
+        environ={},
+        current=snapshot,
+        clock=ManualClock(),
+    )
+    assert folder.status == FolderStatus(snapshot.version_hash, ManualClock().time, False, ())
+    with pytest.raises(DocumentError):
+        folder.load()
+    for _ in range(5):
+        folder.poll()
+    assert told == []  # whoever called load() knows
+    assert folder.status.version == snapshot.version_hash
+    (tmp_path / "a.yaml").write_text(limits(5))
+    for _ in range(5):
+        folder.poll()
+    assert told == ["loaded"]
+    assert folder.status.valid
+
+
+# --- last known good ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_what_is_in_force_is_what_a_broken_folder_starts_from(watched: Watched, state: Path) -> None:
+    folder = PolicyFolder(watched.path, lambda snapshot: None, environ={}, keep=LastGood(state, watched.path))
+    folder.load()
+    snapshot, broken = load_or_last_good(watched.path, state, environ={})
+    assert (_burst(snapshot), broken) == (5, None)
+    watched.write(limits(7))
+    for _ in range(3):
+        folder.poll()
+    watched.write(limits(8).replace("burst", "brust"))
+    for _ in range(3):
+        folder.poll()
+    snapshot, broken = load_or_last_good(watched.path, state, environ={})
+    assert _burst(snapshot) == 7
+    assert snapshot.version_hash == folder.status.version
+    assert broken is not None
+    assert str(broken).startswith(f"{watched.path}/a.yaml:2:39: limits.x.brust: unknown key")
+    # Its rules are told with the names and lines of the files that they came from.
+    facts = Facts("192.0.2.1", listener="mx", tls=False, user="ann", sender="", sender_domain="")
+    assert [one.source for one in select(snapshot.policy, Event.MAIL, facts)] == [f"{watched.path}/a.yaml:2"]
+
+
+def test_a_set_file_is_kept_too(tmp_path: Path, state: Path) -> None:
+    path = tmp_path / "policies"
+    path.mkdir()
+    (path / "a.yaml").write_text(vip_limits(5))
+    (path / "vip.txt").write_text("ann@vip.example\n")
+    PolicyFolder(path, lambda snapshot: None, environ={}, keep=LastGood(state, path)).load()
+    os.remove(path / "vip.txt")
+    snapshot, broken = load_or_last_good(path, state, environ={})
+    assert _burst(snapshot) == 5
+    assert broken is not None
+
+
+def test_a_folder_that_is_gone(watched: Watched, state: Path) -> None:
+    PolicyFolder(watched.path, lambda snapshot: None, environ={}, keep=LastGood(state, watched.path)).load()
+    watched.path.rename(watched.path.with_name("away"))
+    snapshot, broken = load_or_last_good(watched.path, state, environ={})
+    assert _burst(snapshot) == 5
+    assert str(broken) == f"{watched.path}:1:1: cannot be read: No such file or directory"
+
+
+def test_no_last_good(watched: Watched, state: Path) -> None:
+    watched.write("version: 3\n")
+    for state_dir in (None, state):
+        with pytest.raises(DocumentError) as caught:
+            load_or_last_good(watched.path, state_dir, environ={})
+        assert str(caught.value).startswith(f"{watched.path}/a.yaml:1:1: version: 3 is not a version")
+
+
+def test_a_last_good_that_is_of_no_use_is_told_too(watched: Watched, state: Path) -> None:
+    watched.write(limits(5).replace("rate: 1/1s", 'rate: "1/${PERIOD}"'))
+    folder = PolicyFolder(
+        watched.path, lambda snapshot: None, environ={"PERIOD": "1s"}, keep=LastGood(state, watched.path)
+    )
+    folder.load()
+    watched.write("version: 3\n")
+    with pytest.raises(DocumentError) as caught:
+        load_or_last_good(watched.path, state, environ={})
+    first, second = sorted(map(str, caught.value.problems))
+    assert first.startswith(f"{watched.path}/a.yaml:1:1: version: 3 is not a version")
+    assert second.startswith(
+        f"{state}/policies.last-good.json:1:1: cannot be used in their place: {watched.path}/a.yaml:2:"
+    )
+    (state / "policies.last-good.json").write_text("{}")
+    with pytest.raises(DocumentError, match=r"last-good\.json:1:1: is not a file of last good policies"):
+        load_or_last_good(watched.path, state, environ={})
+
+
+def test_a_disk_that_takes_nothing_is_told_once_in_a_row(watched: Watched, state: Path) -> None:
+    state.write_text("in the way")
+    told: list[str] = []
+    folder = PolicyFolder(
+        watched.path,
+        lambda snapshot: None,
+        environ={},
+        keep=LastGood(state, watched.path),
+        not_kept=told.append,
+    )
+    folder.load()
+    fault = f"{state}/policies.last-good.json: cannot be written: File exists"
+    assert told == [fault]
+    for burst in (6, 7):
+        watched.write(limits(burst))
+        for _ in range(3):
+            folder.poll()
+    assert told == [fault]
+    state.unlink()
+    watched.write(limits(8))
+    for _ in range(3):
+        folder.poll()
+    assert told == [fault]
+    assert _burst(load_or_last_good(watched.path, state, environ={})[0]) == 8
 
 
 # --- the loop -----------------------------------------------------------------------------------------------

@@ -21,7 +21,11 @@ from peers.redis import Redis
 from smtpgate.clock import SystemClock
 from smtpgate.drivers.redisstore import MAX_BATCH, Breaker, RedisBuckets
 from smtpgate.drivers.store import open_store
-from smtpgate.policy.store import Charge, StoreUnavailable
+from smtpgate.policy.model import Slot
+from smtpgate.policy.rules import Breaker as BreakerNumbers
+from smtpgate.policy.rules import Limiter
+from smtpgate.policy.store import LEASE, Ban, BanCheck, Charge, Claim, Penalty, StoreUnavailable
+from tests.policy.event_contract import check_cases, check_events
 from tests.policy.store_contract import check_store
 
 NEVER = 1e-9  # tokens a second: no refill within a test
@@ -68,6 +72,8 @@ def key(name: str) -> str:
 
 def test_the_contract_of_every_store(redis_server: Redis, store: RedisBuckets) -> None:
     check_store(lambda: store, SystemClock(), run="r", examples=60, longest_pause=0.02)
+    check_events(lambda: store, run="e", examples=60)
+    check_cases(lambda: store, run="c")
 
 
 def test_a_unix_socket_is_the_same_store(redis_server: Redis, store: RedisBuckets) -> None:
@@ -161,10 +167,12 @@ def test_an_edit_to_a_slower_rate_finds_what_was_spent_within_its_time(store: Re
     assert store.take([Charge("a", NEVER, 2.0)]).balances == (pytest.approx(0.0, abs=1e-2),)
 
 
-def test_tokens_can_be_given_back_up_to_the_burst(store: RedisBuckets) -> None:
+def test_tokens_can_be_given_back_up_to_the_burst(store: RedisBuckets, client: Any) -> None:
     store.take([Charge("a", NEVER, 10.0, 4.0)])
-    assert store.take([Charge("a", NEVER, 10.0, -3.0)]).balances == (pytest.approx(9.0),)
-    assert store.take([Charge("a", NEVER, 10.0, -3.0)]).balances == (10.0,)
+    for left in (9.0, 10.0):
+        store.give([Charge("a", NEVER, 10.0, 3.0), Charge("full", NEVER, 10.0, 3.0)])
+        assert store.take([Charge("a", NEVER, 10.0)], debit=False).balances == (pytest.approx(left),)
+    assert client.keys() == [key("a")]
 
 
 def test_a_clock_that_went_back_adds_nothing(store: RedisBuckets, client: Any) -> None:
@@ -173,6 +181,14 @@ def test_a_clock_that_went_back_adds_nothing(store: RedisBuckets, client: Any) -
     client.hset(key("a"), "ts", f"{time.time() + 3600:.6f}")
     assert store.take([Charge("a", 1.0, 1000.0)]).balances == (499.0,)
     assert float(client.hget(key("a"), "ts")) < time.time() + 1
+
+
+def test_who_is_refused_after_a_clock_went_back_waits_as_long_as_told(store: RedisBuckets, client: Any) -> None:
+    store.take([Charge("a", 20.0, 1.0)])
+    client.hset(key("a"), "ts", f"{time.time() + 3600:.6f}")
+    assert store.take([Charge("a", 20.0, 1.0)]).waits == (0.05,)
+    time.sleep(0.06)
+    assert store.take([Charge("a", 20.0, 1.0)]).passed
 
 
 def test_nothing_asked_is_nothing_sent(store: RedisBuckets, client: Any) -> None:
@@ -184,6 +200,146 @@ def test_a_script_that_redis_forgot_is_loaded_again(store: RedisBuckets, client:
     store.take([Charge("a", NEVER, 10.0)])
     client.script_flush()
     assert store.take([Charge("a", NEVER, 10.0)]).balances == (pytest.approx(8.0),)
+
+
+# --- slots, members, bans, networks ---
+
+
+def test_a_slot_is_a_member_with_a_deadline(store: RedisBuckets, client: Any) -> None:
+    before = time.time()
+    for holder in ("node:1", "node:2"):
+        assert store.take([], claims=[Claim("ip.conns:192.0.2.1", 2, holder)]).passed
+    assert not store.take([], claims=[Claim("ip.conns:192.0.2.1", 2, "node:3")]).passed
+    name = "smtpgate:cc:{rl}:ip.conns:192.0.2.1"
+    leases = dict(client.zrange(name, 0, -1, withscores=True))
+    assert list(leases) == ["node:1", "node:2"]
+    assert all(before + LEASE - 1 < deadline < time.time() + LEASE + 1 for deadline in leases.values())
+    assert LEASE * 1000 < client.pttl(name) <= LEASE * 1000 + 1000
+    store.release([Slot("ip.conns", "ip.conns:192.0.2.1", holder) for holder in ("node:1", "node:2", "never")])
+    assert client.keys() == []
+
+
+def test_a_slot_is_free_after_its_lease_unless_it_is_renewed(store: RedisBuckets) -> None:
+    slots = [Slot("c", "c:s", holder) for holder in "ab"]
+    store.renew(slots, 0.15)
+    store.renew(slots[:1], 30.0)
+    assert store.take([], claims=[Claim("c:s", 2, "c")]).free == (0,)
+    time.sleep(0.16)
+    assert store.take([], claims=[Claim("c:s", 2, "c")]).free == (1,)
+
+
+def test_values_seen_are_remembered_within_bounds(store: RedisBuckets, client: Any) -> None:
+    for member in ("0badcafe", "0badcafe", "deadbeef"):
+        store.take([Charge("fails:s", 0.1, 20.0, member=member)])
+    name = "smtpgate:ds:{rl}:fails:s"
+    assert client.zrange(name, 0, -1) == ["0badcafe", "deadbeef"]
+    assert 199_000 < client.pttl(name) <= 201_000
+    assert float(client.hget(key("fails:s"), "tokens")) == pytest.approx(18.0, abs=0.1)
+    client.zadd(name, {f"other{i}": time.time() + 100 for i in range(2000)})
+    store.take([Charge("fails:s", 0.1, 20.0, member="last")])
+    assert client.zcard(name) == 1024
+    client.zadd(name, {member: time.time() - 1 for member in client.zrange(name, 0, 999)})
+    store.take([Charge("fails:s", 0.1, 20.0, member="later")])
+    assert client.zcard(name) == 25
+
+
+def test_a_ban_names_the_limit_and_ends_with_its_key(store: RedisBuckets, client: Any) -> None:
+    store.take([Charge("f:net", 1.0, 1.0, 2.0, penalty=Penalty("net", "f limits.yaml:12", ban=900.0))])
+    assert client.get("smtpgate:ban:{rl}:net") == "f limits.yaml:12"
+    assert 899_000 < client.pttl("smtpgate:ban:{rl}:net") <= 900_000
+    found = store.take([], bans=[BanCheck("net", ("f",))])
+    assert (found.passed, found.bans) == (False, (Ban(pytest.approx(900.0, abs=1.0), "f limits.yaml:12"),))
+    client.delete("smtpgate:ban:{rl}:net")
+    assert store.take([], bans=[BanCheck("net", ("f",))]).passed
+
+
+@pytest.mark.parametrize(
+    ("value", "note"), [("f", "f"), ("f by hand,\nfor now", "f by hand, for now"), (b"f \xff", "f \ufffd"), ("", "")]
+)
+def test_a_ban_that_an_operator_has_set(store: RedisBuckets, client: Any, value: Any, note: str) -> None:
+    client.set("smtpgate:ban:{rl}:net", value)
+    found = store.take([], bans=[BanCheck("net", ("f",))])
+    assert (found.passed, found.bans) == (not note, (Ban(math.inf, note),))
+
+
+def test_a_ban_without_an_end_is_the_longest(store: RedisBuckets, client: Any) -> None:
+    client.set("smtpgate:ban:{rl}:net", "other by hand")
+    store.take([Charge("f:net", 1.0, 1.0, 2.0, penalty=Penalty("net", "f limits.yaml:12", ban=900.0))])
+    assert (client.get("smtpgate:ban:{rl}:net"), client.pttl("smtpgate:ban:{rl}:net")) == ("other by hand", -1)
+
+
+def test_whoever_goes_on_after_an_escalation_meets_nothing_milder(store: RedisBuckets) -> None:
+    penalty = Penalty("s", "x f:1", after="x/after:s", denials=2.0, within=0.3)
+    short = Charge("x:s", NEVER, 1.0, 2.0, penalty=penalty)
+    said = []
+    for _ in range(30):
+        said.append(bool(store.take([short]).escalated))
+        time.sleep(0.01)
+    assert all(said[said.index(True) :])
+
+
+def test_refusals_are_counted_in_a_bucket_of_their_own(store: RedisBuckets, client: Any) -> None:
+    penalty = Penalty(
+        "s", "x f:1", after="x/after:s", denials=2.0, within=600.0, after_ban=60.0, after_note="x/after f:1"
+    )
+    short = Charge("x:s", NEVER, 1.0, 2.0, penalty=penalty)
+    assert [store.take([short], debit=False, count=True).escalated for _ in range(3)] == [(), (), ("x:s",)]
+    assert client.hmget(key("x/after:s"), "cap", "rate") == ["2", "0.003333333"]
+    assert client.get("smtpgate:ban:{rl}:s") == "x/after f:1"
+    assert client.hget(key("x:s"), "denied") == "3"
+
+
+def test_networks_are_noted_within_bounds(store: RedisBuckets, client: Any) -> None:
+    for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"):
+        store.note("ann", net, 60.0, keep=2)
+        time.sleep(0.002)
+    nets = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"]
+    assert [store.seen("ann", net) for net in nets] == [False, True, True]
+    assert 60_000 < client.pttl("smtpgate:net:{rl}:ann") <= 61_000
+    store.note("ann", "192.0.2.0/24", 0.01, keep=2)
+    time.sleep(0.02)
+    assert not store.seen("ann", "192.0.2.0/24")
+
+
+def test_nothing_in_redis_outlives_its_use(store: RedisBuckets, client: Any) -> None:
+    penalty = Penalty("s", "x f:1", ban=60.0, after="x/after:s", denials=2.0, within=600.0)
+    store.take([Charge("x:s", 1.0, 1.0, 2.0, penalty=penalty)], claims=[Claim("c:s", 1, "h")])
+    store.take([Charge("y:s", 1.0, 9.0, member="m")], claims=[Claim("c:s", 1, "h")])
+    store.note("ann", "net", 60.0, 16)
+    names = client.keys()
+    assert len(names) == 7
+    assert all(client.pttl(name) > 0 for name in names)
+
+
+# --- edited while it runs ---
+
+
+def test_an_edited_timeout_opens_other_connections_and_keeps_the_rest(
+    redis_server: Redis, store: RedisBuckets
+) -> None:
+    store.take([Charge("a", NEVER, 10.0)])
+    before = store._script.registered_client.connection_pool
+    store.configure(Limiter(timeout=5.0))
+    assert store._script.registered_client.connection_pool is before
+    store.configure(Limiter(timeout=2.0))
+    assert store.take([Charge("a", NEVER, 10.0)]).balances == (pytest.approx(8.0),)
+    options = store._script.registered_client.connection_pool.connection_kwargs
+    assert (options["socket_timeout"], options["socket_connect_timeout"], store._patience) == (2.0, 2.0, 4.0)
+
+
+def test_an_edit_elsewhere_forgets_no_failure() -> None:
+    clock = ManualClock()
+    breaker = Breaker(clock)
+    store = RedisBuckets(lambda timeout: pytest.fail("opened"), clock, breaker=breaker)
+    one = Limiter(breaker=BreakerNumbers(errors=2, within=60.0, open_for=7.0))
+    store.configure(one)
+    assert not breaker.failed()
+    store.configure(Limiter(local_share=0.1, breaker=one.breaker))
+    assert breaker.failed()
+    clock.time += 6.9
+    assert not breaker.admit()
+    clock.time += 0.1
+    assert breaker.admit()
 
 
 # --- many at once ---
@@ -237,7 +393,7 @@ def test_a_callers_own_timeout_passes_through(scenario: Any, redis_server: Redis
 
 
 def test_what_limits_finds_wrong_with_a_cluster_only_when_asked_is_no_bug() -> None:
-    def open_storage() -> Any:
+    def open_storage(timeout: float) -> Any:
         raise ConfigurationError("Unable to parse storage uri redis+cluster://ann:hunter2@127.0.0.1:99999")
 
     lines: list[dict[str, object]] = []

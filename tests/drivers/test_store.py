@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from fakes import ManualClock
 from limits.errors import ConfigurationError
 from limits.storage import MemcachedStorage, MemoryStorage, Storage, storage_from_string
-from peers.process import HOST, Process, free_port, require, wait_until
+from peers.process import HOST, free_port
 from peers.redis import Redis
+from peers.rediskinds import Cluster
 
 import smtpgate.drivers.store
 from smtpgate.clock import SystemClock
+from smtpgate.drivers.rediskeys import KEY_PREFIX
 from smtpgate.drivers.redisstore import RedisBuckets
-from smtpgate.drivers.store import KEY_PREFIX, bucket_store, open_store
+from smtpgate.drivers.store import bucket_store, open_store
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.store import Charge, StoreUnavailable
 
 
 def client_of(store: Any) -> Any:
     """The redis-py client that a store would use."""
-    storage = store._open_storage()
+    storage = store._open_storage(store._timeout)
     assert storage.prefixed_key("x") == f"{KEY_PREFIX}:x"
     return storage.get_connection()
 
@@ -67,7 +67,7 @@ def test_one_server(uri: str, kind: str, where: dict[str, object]) -> None:
 def test_sentinel_asks_the_master(server: str) -> None:
     store = open_store(f"{server}+sentinel://192.0.2.1:26379,192.0.2.2:26379/mymaster", clock=ManualClock())
     assert isinstance(store, RedisBuckets)
-    storage: Any = store._open_storage()
+    storage: Any = store._open_storage(store._timeout)
     master = storage.get_connection(readonly=True).connection_pool
     assert (master.service_name, master.is_master) == ("mymaster", True)
     sentinels = storage.sentinel.sentinels
@@ -88,31 +88,17 @@ def test_a_server_that_is_down_at_start_is_no_error(scheme: str) -> None:
     assert time.monotonic() - began < 2.0
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Process]:
-    """A cluster of one node that serves no slot yet."""
-    port = free_port()
-    options = {"cluster-enabled": "yes", "cluster-port": free_port(), "save": "", "dir": tmp_path}
-    options |= {"bind": HOST, "port": port, "protected-mode": "no"}
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    node = Process("cluster", [require("redis-server"), *words], tmp_path)
-    node.wait_for_port(port)
-    node.port = port  # type: ignore[attr-defined]
-    yield node
-    node.stop()
-
-
-def test_a_cluster_may_come_up_later(cluster: Any) -> None:
-    store: Any = open_store(f"redis+cluster://{HOST}:{cluster.port}", clock=SystemClock(), timeout=2.0)
+def test_a_cluster_may_come_up_later(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, slots=False)
+    store: Any = open_store(cluster.uri, clock=SystemClock(), timeout=2.0)
     charges = [Charge("a", 1e-9, 2.0), Charge("b", 1e-9, 3.0)]
     with pytest.raises(StoreUnavailable):
         store.take(charges)
-    with redis.Redis(HOST, cluster.port) as client:
-        client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
-        wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "the cluster is up")
+    cluster.serve()
     # Two keys in one script: only the hash tag lets a cluster do that.
     assert store.take(charges).balances == (1.0, 2.0)
-    store._script.registered_client.close()
+    store.close()
+    cluster.stop()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +163,7 @@ def test_user_and_password_are_decoded(scheme: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(smtpgate.drivers.store, "storage_from_string", make)
     path = "/mymaster" if scheme == "redis+sentinel" else ""
     store: Any = open_store(f"{scheme}://ann:s%40crt@192.0.2.1:26379{path}", clock=ManualClock())
-    store._open_storage()
+    store._open_storage(store._timeout)
     assert (made[0]["username"], made[0]["password"]) == ("ann", "s@crt")
 
 

@@ -39,6 +39,9 @@ SUBMISSION: Mapping[str, Any] = {"name": "submission"}
 RELAY: Mapping[str, Any] = {"name": "relay", "auth": ["none"]}
 """Two listeners; `Stack` adds bind, auth and capabilities to what a test leaves out."""
 
+UNSHARED: Mapping[str, Any] = {"health": {"probe": "off"}, "reuse": {"idle": "0s"}}
+"""`pool` where a backend's connections are looked at: one for each session, and none that is nobody's."""
+
 NO_LIMITS = {"limits.yaml": "version: 1\n"}
 
 GRACE = "2s"

@@ -6,7 +6,14 @@
     ! option helo_required true
     ! grant user=ann pool=core plan=gold    an answer of auth_http; also "refuse 2 535 5.7.8 text", "unavailable text"
     ! deny mail 450 4.7.1 slow down         the policy's answer to one event
-    ! smtp_auth on            a backend setting
+    ! limit few: {event: mail, ...}         a line of `limits:`; they are compiled, and decided by the real engine
+    ! earlier MAIL FROM:<a@a.test>          an earlier session of the same client said this; one more each time
+    ! xclient_from 192.0.2.0/24   the listener's `xclient`; the client is 192.0.2.7
+    ! smtp_auth on            a backend setting; also xclient, tls, pass_error_message
+    ! smtp_auth user password
+    ! until buffered          the last moment at which a lost backend is replaced; attempts 2: how many others
+    ! disk 1000               octets of a message that can be kept
+    ! reuse                   a connection that may be kept for another session is, without QUIT
     C EHLO client.test        the client says this and CRLF (Python escapes allowed)
     R a\\nb                    the client says just these octets
     S 250-mx.test             the proxy says this
@@ -32,7 +39,9 @@ from typing import Any
 from fakes import (
     FakeAuthenticator,
     FakeBackends,
+    FakeHolds,
     FakePolicy,
+    FakeSpools,
     FakeStream,
     ListJournal,
     ManualClock,
@@ -40,11 +49,15 @@ from fakes import (
     ports,
 )
 
-from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, ReplyText
-from smtpgate.routing.model import BackendSettings
+from smtpgate.policy.bucket import MemoryBuckets
+from smtpgate.policy.engine import Engine
+from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText
+from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls, Failover
 from smtpgate.session import flow
 from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthRefused, AuthUnavailable
 from smtpgate.smtp.server import ServerSettings
+from smtpgate.snapshot import build
+from smtpgate.units import PeerNetwork, parse_peers
 
 
 @dataclass
@@ -57,8 +70,14 @@ class Dialogue:
         default_factory=lambda: ServerSettings("mx.test", mechanisms=(), auth_required=False)
     )
     backend_settings: BackendSettings = field(default_factory=BackendSettings)
+    failover: Failover = field(default_factory=Failover)
+    disk: int = 1 << 30
+    reuse: bool = False
     answers: list[AuthAnswer] = field(default_factory=list)
     denials: dict[Event, Denial] = field(default_factory=dict)
+    limits: list[str] = field(default_factory=list)
+    earlier: list[bytes] = field(default_factory=list)
+    relays: tuple[PeerNetwork, ...] = ()
     backends: list[tuple[str, list[tuple[bytes, bytes | None]] | str]] = field(default_factory=list)
 
 
@@ -70,6 +89,23 @@ class Outcome:
     journal: ListJournal
     clock: ManualClock
     writes: int
+    policy: FakePolicy
+    kept: int
+
+
+class EnginePolicy(FakePolicy):
+    """Limits as an operator writes them, decided by the real engine on buckets of this process."""
+
+    def __init__(self, limits: list[str], clock: ManualClock) -> None:
+        super().__init__()
+        text = "version: 1\nlimits:\n" + "".join(f"  {line}\n" for line in limits)
+        policy = build([("limits.yaml", text.encode())]).policy
+        self.engine = Engine(MemoryBuckets(clock), clock, lambda: 0.0, policy=policy, host="mx.test")
+        self.refund = self.engine.refund
+        self.release = self.engine.release
+
+    def decide(self, event: Event, facts: Facts, *, turn: bool = False, hold: float | None = None) -> Decision:
+        return self.engine.decide(event, facts, turn=turn, hold=hold)
 
 
 def _octets(text: str) -> bytes:
@@ -161,8 +197,27 @@ def _option(dialogue: Dialogue, text: str) -> None:
             balance=0.0,
             source="p:1",
         )
+    elif key == "limit":
+        dialogue.limits.append(rest)
+    elif key == "earlier":
+        dialogue.earlier.append(_octets(rest) + b"\r\n")
+    elif key == "xclient_from":
+        dialogue.relays = (parse_peers(rest),)
     elif key == "smtp_auth":
-        dialogue.backend_settings = replace(dialogue.backend_settings, smtp_auth=rest == "on")
+        user, _, password = rest.partition(" ")
+        auth = BackendAuth(user=user, password=password) if password else BackendAuth(replay=True)
+        dialogue.backend_settings = replace(dialogue.backend_settings, auth=auth)
+    elif key == "tls":
+        tls = BackendTls(rest)  # type: ignore[arg-type]
+        dialogue.backend_settings = replace(dialogue.backend_settings, tls=tls)
+    elif key == "until":
+        dialogue.failover = replace(dialogue.failover, until=rest)  # type: ignore[arg-type]
+    elif key == "attempts":
+        dialogue.failover = replace(dialogue.failover, attempts=int(rest))
+    elif key == "disk":
+        dialogue.disk = int(rest)
+    elif key == "reuse":
+        dialogue.reuse = True
     elif key == "xclient":
         dialogue.backend_settings = replace(dialogue.backend_settings, xclient=rest)  # type: ignore[arg-type]
     elif key == "pass_error_message":
@@ -197,12 +252,20 @@ def play(dialogue: Dialogue, pieces: list[bytes], *, backend_piece: int = 1 << 2
         denial = dialogue.denials.get(event)
         return ALLOWED if denial is None else Decision(denial)
 
+    policy = EnginePolicy(dialogue.limits, clock) if dialogue.limits else FakePolicy(decide)
+    backends = FakeBackends(clock, offered, dialogue.backend_settings, dialogue.failover, keeping=dialogue.reuse)
     world = ports(
         clock,
-        FakeBackends(clock, offered, dialogue.backend_settings),
-        policy=FakePolicy(decide),
+        backends,
+        policy=policy,
+        holds=FakeHolds(clock),
         authenticator=FakeAuthenticator(*dialogue.answers) if dialogue.answers else None,
         journal=journal,
+        spool=FakeSpools(dialogue.disk),
     )
-    flow.run(stream, flow.SessionSettings("demo", dialogue.settings), world)
-    return Outcome(bytes(stream.received), scripted, len(stream.pieces), journal, clock, stream.writes)
+    settings = flow.SessionSettings("demo", dialogue.settings, xclient=dialogue.relays)
+    for octets in dialogue.earlier:
+        flow.run(FakeStream([octets]), settings, world)
+    flow.run(stream, settings, world)
+    kept = len(backends.kept)
+    return Outcome(bytes(stream.received), scripted, len(stream.pieces), journal, clock, stream.writes, policy, kept)

@@ -1,0 +1,121 @@
+"""Cases of tests/corpora against the running proxy: each from a loopback address of its own, judged from behind it.
+
+The backend is a `Recorder`, and XCLIENT tells it whose a conversation is: so what reached the backend is known case
+by case. What is right is `hostile`'s to say.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from corpora import Case
+from hostile import clean
+from peers.process import wait_until
+from rawclient import TIMEOUT, RawClient
+from recorder import Conversation, Recorder
+
+QUIET: Final = 0.5  # seconds without another octet: the server has said what it had to say
+SILENT: Final = frozenset({"none", "no_message_on_close"})  # expectations with which no reply is fine
+
+OUR_COMMANDS: Final = re.compile(
+    rb"EHLO proxy\.example\.net|XCLIENT ADDR=\S+ (?:LOGIN=\S+ )?NAME=\[UNAVAILABLE\]|(?:EHLO|HELO) [!-~]+"
+    rb"|MAIL FROM:<[^\r\n]*>(?: [!-~]+)*|RCPT TO:<[^\r\n]*>(?: [!-~]+)*|DATA|RSET|QUIT"
+)
+
+Connect = Callable[[tuple[str, int], str], RawClient]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the client of a case heard: its replies, and whether the proxy closed by itself."""
+
+    case: Case
+    source: str
+    replies: list[bytes]
+    closed: bool
+
+    @property
+    def codes(self) -> list[int]:
+        return [int(reply[:3]) for reply in self.replies]
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """One case: say `pieces`, `pause` seconds apart, at a stage of a session of its own.
+
+    number: makes the client's address. login: who logs in where a stage is behind AUTH. connect: to the proxy.
+    """
+
+    case: Case
+    number: int
+    stage: str
+    pieces: list[bytes]
+    pause: float = 0.0
+    login: tuple[str, str] | None = None
+    connect: Connect = RawClient
+
+    @property
+    def source(self) -> str:
+        """127.17.0.0/16 is nobody's else."""
+        return f"127.17.{self.number // 256}.{self.number % 256}"
+
+    def against(self, address: tuple[str, int]) -> Heard:
+        with self.connect(address, self.source) as client:
+            self._reach_stage(client)
+            self._say(client)
+            # A login takes its time; who expects nothing waits for nothing.
+            expected = self.case.get("expect") or self.case["expect_reply_class"]
+            first = client.reply(QUIET if expected in SILENT else TIMEOUT)
+            replies = [first, *client.replies(QUIET)] if first else []
+            return Heard(self.case, self.source, replies, client.ended)
+
+    def _reach_stage(self, client: RawClient) -> None:
+        if self.stage == "pre_helo":
+            assert client.reply().startswith(b"220 ")
+            return
+        client.greeted(b"t.test")
+        if self.stage == "auth_wait":
+            assert client.ask(b"AUTH LOGIN").startswith(b"334 ")
+        if self.stage in ("pre_auth", "auth_wait"):
+            return
+        if self.login is not None:
+            client.login(*self.login)
+        steps = [b"MAIL FROM:<a@a.test>", b"RCPT TO:<r1@x.test>", b"DATA"]
+        for line in steps[: ("post_auth", "mail", "rcpt", "data").index(self.stage)]:
+            assert client.ask(line)[:1] in (b"2", b"3")
+
+    def _say(self, client: RawClient) -> None:
+        try:
+            for piece in self.pieces:
+                client.send(piece)
+                if self.pause:
+                    time.sleep(self.pause)
+        except OSError:
+            pass  # the proxy closed before all was said: that is an answer
+
+
+def run(plays: Sequence[Play], address: tuple[str, int], at_once: int) -> list[Heard]:
+    """All of them, so many at a time: they mostly wait."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return [one.result() for one in [pool.submit(play.against, address) for play in plays]]
+
+
+def by_client(backend: Recorder) -> dict[str, list[Conversation]]:
+    """What the backend heard of each client. All connections have told whose they are."""
+    wait_until(lambda: backend.open == 0, "the proxy has left its backend", 10)
+    told = defaultdict(list)
+    for conversation in backend.conversations:
+        assert conversation.client is not None, conversation.octets
+        told[conversation.client].append(conversation)
+    return told
+
+
+def in_order(conversation: Conversation) -> bool:
+    """What the backend heard can be read in one way only, whoever reads it."""
+    return clean(bytes(conversation.octets)) and all(map(OUR_COMMANDS.fullmatch, conversation.commands))
