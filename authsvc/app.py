@@ -15,7 +15,7 @@ from authsvc.destinations import Destinations
 from authsvc.health import health_blueprint
 from authsvc.proofs import Proofs
 from authsvc.service import AuthService, Slots
-from authsvc.throttle import Engine, Throttle
+from authsvc.throttle import Throttle
 from authsvc.users import UserStore
 from smtpgate.clock import Clock
 from smtpgate.journal import Journal
@@ -28,7 +28,7 @@ def create_app(
     config: Config,
     *,
     users: UserStore,
-    engine: Engine,
+    throttle: Throttle,
     destinations: Destinations,
     proofs: Proofs,
     slots: Slots,
@@ -38,8 +38,9 @@ def create_app(
 ) -> Flask:
     """The application: /auth, /healthz, /readyz. checks: see health.health_blueprint."""
     app = Flask("authsvc", static_folder=None)
-    throttle = Throttle(engine, config.failed_login_wait)
-    service = AuthService(config.methods, users, proofs, throttle, destinations, slots)
+    service = AuthService(
+        config.methods, users, proofs, throttle, destinations, slots, clock, auth_cache=config.auth_cache
+    )
     app.register_blueprint(auth_blueprint(service, config.secret, clock, journal))
     app.register_blueprint(health_blueprint(checks))
 

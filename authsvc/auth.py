@@ -11,10 +11,11 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from authsvc.config import Secret
-from authsvc.contract import Answer, AuthRequest, Refused, RequestError, read_request, write_answer
+from authsvc.contract import Answer, AuthRequest, Refused, RequestError, Wait, read_request, write_answer
 from authsvc.service import TEMPORARY_CODE, TEMPORARY_TEXT, AuthService, Outcome
 from smtpgate.clock import Clock
 from smtpgate.journal import Journal
+from smtpgate.policy.model import Denial
 
 # Results that an operator should look at; the rest is clients' doing.
 OUR_FAULTS: Final = frozenset({"overload", "store_down", "keys_down", "no_route", "no_password"})
@@ -39,6 +40,8 @@ def auth_blueprint(service: AuthService, secret: Secret | None, clock: Clock, jo
             journal.warning("auth_bad_request", peer=request.remote_addr, reason=str(error))
             return render(FAULT, status=400)
         outcome = service.answer(asked)
+        for denial in outcome.shadow:
+            journal.info("would_deny", client=asked.client, login=asked.login_text, **_denial(denial))
         log = journal.warning if outcome.result in OUR_FAULTS else journal.info
         log(
             "auth",
@@ -71,9 +74,24 @@ def _fields(asked: AuthRequest, outcome: Outcome) -> dict[str, object]:
         known["login"] = asked.login_text
     known["result"] = outcome.result
     if isinstance(outcome.answer, Refused):
-        known.update(code=outcome.answer.code, wait=outcome.answer.wait)
-    for name in ("user", "limit", "route", "detail"):
+        known["code"] = outcome.answer.code
+    if isinstance(outcome.answer, Refused | Wait):
+        known["wait"] = outcome.answer.wait
+    if outcome.denial is not None:
+        known.update(_denial(outcome.denial))
+    for name in ("user", "route", "detail"):
         value = getattr(outcome, name)
         if value is not None:
             known[name] = value
     return known
+
+
+def _denial(denial: Denial) -> dict[str, object]:
+    """As the proxy logs it."""
+    return {
+        "limit": denial.limit,
+        "subject": denial.subject,
+        "retry": round(denial.retry, 3),
+        "balance": round(denial.balance, 3),
+        "rule": denial.source,
+    }

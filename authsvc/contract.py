@@ -36,8 +36,13 @@ MAX_ATTEMPTS: Final = 10
 # Longer pauses outlive the client's patience: RFC 5321 section 4.5.3.2 lets it give up after 5 minutes.
 MAX_WAIT: Final = 240
 
+# Seconds of Auth-Cache, as in our proxy: Dovecot's auth_cache_ttl, 1 hour.
+MAX_CACHE: Final = 3600
+
 # Auth-Pool: the route depends on the envelope, the proxy's own routes decide.
 OWN_ROUTES: Final = "*"
+# Auth-Gate of our own proxy; a stock nginx has no such header.
+GATE: Final = "smtpgate"
 
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _CODE = re.compile(r"[45][0-9]{2} [45]\.[0-9]{1,3}\.[0-9]{1,3}")
@@ -57,7 +62,7 @@ class AuthRequest:
     user, password: octets as the client sent them, both empty for method none. salt: the challenge with its
     angle brackets (cram-md5, apop). attempt: from 1, within one client connection. client: a textual address, or
     "unix:". mail_line, rcpt_line: the commands as typed (none). verify, subject: the client certificate, as
-    nginx judged it.
+    nginx judged it. gate: our own proxy asks, which has limits of its own and knows when a session ends.
     """
 
     method: str
@@ -74,6 +79,7 @@ class AuthRequest:
     tls: bool = False
     verify: str = ""
     subject: bytes = b""
+    gate: bool = False
 
     @property
     def login(self) -> str | None:
@@ -140,6 +146,7 @@ def read_request(headers: Headers) -> AuthRequest:
         tls=headers.get("Auth-SSL", "") == "on",
         verify=headers.get("Auth-SSL-Verify", ""),
         subject=octets("Auth-SSL-Subject"),
+        gate=headers.get("Auth-Gate", "") == GATE,
     )
 
 
@@ -149,9 +156,12 @@ def _client(text: str) -> str:
     try:
         if "%" in text:  # ipaddress takes anything as a scope id
             raise ValueError
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise RequestError("Client-IP is not an address; expected e.g. 192.0.2.1, 2001:db8::1 or unix:") from None
+    # What a listener on [::] calls a client of IPv4 (RFC 4291 section 2.5.5.2).
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _attempt(text: str) -> int:
@@ -169,7 +179,8 @@ class Granted:
 
     server: a literal address and a port, for a stock nginx. pool: a pool's name or OWN_ROUTES, for our proxy.
     At least one of the two leads somewhere. plan: a name that limits can match. password: what nginx logs in to the
-    backend with, None for what the client gave.
+    backend with, None for what the client gave. cache: seconds for which our proxy may take the same credentials for
+    proven; not beside a password, for which the block would have no room.
     """
 
     user: str | None = None
@@ -177,6 +188,7 @@ class Granted:
     pool: str | None = None
     plan: str | None = None
     password: str | None = field(default=None, repr=False)
+    cache: int = 0
 
     def __post_init__(self) -> None:
         if self.user is not None and not is_user_name(self.user):
@@ -186,6 +198,8 @@ class Granted:
                 raise ValueError(f"{name!r} is not a name of a pool or plan")
         if self.password is not None and not is_sendable_password(self.password):
             raise ValueError("the password cannot be sent in a header")
+        if self.cache and self.password is not None:
+            raise ValueError("a grant with a password cannot be kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +218,19 @@ class Refused:
             raise ValueError(f"{self.code!r} is not a reply code; expected e.g. 535 5.7.8")
 
 
-Answer = Granted | Refused
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Neither yet: nginx asks again after `wait` seconds, and the client hears nothing meanwhile (section 6.3)."""
+
+    wait: int
+
+    def __post_init__(self) -> None:
+        if self.wait < 1:
+            # nginx would ask at full speed, and for ever: it does not clear the flag.
+            raise ValueError("WAIT needs an Auth-Wait of at least 1")
+
+
+Answer = Granted | Refused | Wait
 
 
 def write_answer(answer: Answer) -> list[tuple[str, str]]:
@@ -213,6 +239,8 @@ def write_answer(answer: Answer) -> list[tuple[str, str]]:
     By the bounds of the parts: the longest grant is 765 octets, the longest refusal 266, both with what
     SERVER_OVERHEAD stands for still to come.
     """
+    if isinstance(answer, Wait):
+        return [("Auth-Status", "WAIT"), ("Auth-Wait", str(min(answer.wait, MAX_WAIT)))]
     if isinstance(answer, Refused):
         headers = [("Auth-Status", _status(answer.text)), ("Auth-Error-Code", answer.code)]
         if answer.wait > 0:
@@ -231,6 +259,8 @@ def write_answer(answer: Answer) -> list[tuple[str, str]]:
         headers.append(("Auth-Pool", answer.pool))
     if answer.plan is not None:
         headers.append(("Auth-Plan", answer.plan))
+    if answer.cache > 0:
+        headers.append(("Auth-Cache", str(min(answer.cache, MAX_CACHE))))
     return headers
 
 

@@ -30,12 +30,13 @@ class EnvelopeError(ValueError):
         self.code = f"{refusal.code} {enhanced}"
 
 
-def envelope_facts(request: AuthRequest) -> Facts:
-    """What is known at one RCPT. Raises EnvelopeError."""
+def envelope_facts(request: AuthRequest, now: float) -> Facts:
+    """What is known at one RCPT. now: Unix seconds. Raises EnvelopeError."""
     sender = _read(request.mail_line, Verb.MAIL, Mail).sender
     recipient = _read(request.rcpt_line, Verb.RCPT, Rcpt).recipient
     return Facts(
         client=request.client,
+        time=now,
         tls=request.tls,
         helo=request.helo,
         method=request.method,
@@ -43,6 +44,7 @@ def envelope_facts(request: AuthRequest) -> Facts:
         sender_domain=sender.domain.lower(),
         rcpt=str(recipient),
         rcpt_domain=recipient.domain.lower(),
+        protocol=request.protocol,
     )
 
 

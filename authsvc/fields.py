@@ -6,6 +6,7 @@ to the folder of the file, which is `folder` in the validation's context. Refuse
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,14 @@ from smtpgate.units import InvalidValue, format_duration, parse_duration
 MAX_SECRET: Final = 4096
 
 VISIBLE = re.compile(r"[!-~]{1,256}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL or of `bind` is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def folder_of(info: ValidationInfo) -> Path:

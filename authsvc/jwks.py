@@ -204,4 +204,5 @@ def open_jwks(keys: Path | str, clock: Clock, journal: Journal) -> Jwks:
     """The keys of a file or a URL. Reads nothing yet."""
     if isinstance(keys, Path):
         return Jwks(partial(read_file, keys), clock, journal, source=str(keys), lifetime=FILE_LIFETIME)
-    return Jwks(partial(fetch_url, keys), clock, journal, source=keys, lifetime=URL_LIFETIME)
+    # A query may hold a secret, and the log is no place for one.
+    return Jwks(partial(fetch_url, keys), clock, journal, source=keys.partition("?")[0], lifetime=URL_LIFETIME)

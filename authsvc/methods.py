@@ -7,7 +7,6 @@ Refuses to know how a login is proven (`service`).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ import argon2
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, model_validator
 
 from authsvc.contract import MAX_PASS, is_sendable_password
-from authsvc.fields import duration_field, folder_of, secret_file_field, text_field
+from authsvc.fields import duration_field, folder_of, is_loopback, secret_file_field, text_field
 from authsvc.passwords import PROFILE
 from authsvc.schemes import MAX_ARGON2_KIB, MAX_ARGON2_WORK
 from smtpgate.units import InvalidValue, SizeField, StrictModel
@@ -117,18 +116,11 @@ def _url(value: str) -> str:
         host = ""
     if not host or not _URI.fullmatch(value) or parts.scheme not in ("http", "https") or parts.username is not None:
         raise InvalidValue("is not a URL of keys", _EXPECTED_KEYS, value=value)
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise InvalidValue(
             "lets everyone on the way choose the keys", "https, or http to a loopback address", value=value
         )
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _as_list(value: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Final
 
 import argon2
 
-from authsvc import schemes
+from authsvc import crammd5, schemes
 from authsvc.schemes import ARGON2ID, CRAM_MD5, MAX_PASSWORD, PLAIN, StoredForm, StoredFormError
 
 PREFIX: Final = f"{{{ARGON2ID}}}"
@@ -64,7 +64,9 @@ class Passwords:
         self._hasher = argon2.PasswordHasher.from_parameters(parameters)
         self._work = parameters.memory_cost * parameters.time_cost
         self._plain = plain
-        self._stand_in = schemes.parse(self.make(secrets.token_bytes(16)))
+        stand_in = self.make(secrets.token_bytes(16))
+        self._stand_in = schemes.parse(stand_in)
+        self._nobody = stand_in, crammd5.PREFIX + _CRAM_STAND_IN.value
 
     def make(self, password: bytes) -> str:
         """The stored form of a password, with a random salt. Takes as long as `verify`.
@@ -74,6 +76,11 @@ class Passwords:
         if len(password) > MAX_PASSWORD:
             raise ValueError(f"a password of {len(password)} octets; at most {MAX_PASSWORD} are taken")
         return PREFIX + self._hasher.hash(password)
+
+    @property
+    def nobody(self) -> tuple[str, ...]:
+        """Stored forms to do the work of the usual user with, where there is none. No password is behind them."""
+        return self._nobody
 
     def read(self, stored: Sequence[str]) -> Readable:
         """Which of a user's stored forms can be checked, as they are stored and as they are read."""

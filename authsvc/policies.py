@@ -1,18 +1,22 @@
 """The current policies of the auth service: limits for the throttle, routes and pools for the way.
 
-Owns the swap, in one step without IO, and what the auth service asks of a folder beyond its own rules: that it
-has routes, since an answer needs somewhere to go.
+Owns the swap, in one step without IO, what a worker begins with, and what the auth service asks of a folder beyond
+its own rules: that it has routes, since an answer needs somewhere to go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from authsvc.destinations import Destinations
+from smtpgate.clock import Clock
 from smtpgate.document import DocumentError, Problem
+from smtpgate.drivers.lastgood import LastGood
+from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
 from smtpgate.journal import Journal
-from smtpgate.policy.rules import Policy
+from smtpgate.policy.select import Policy
 from smtpgate.snapshot import Snapshot
 
 
@@ -76,3 +80,42 @@ class Policies:
     def failed(self, error: DocumentError) -> None:
         self._valid = False
         self._journal.error("policies_rejected", problems=[str(problem) for problem in error.problems])
+
+    def not_kept(self, reason: str) -> None:
+        self._journal.warning("policies_not_kept", reason=reason)
+
+
+def follow(path: Path, state_dir: Path | None, policies: Policies, current: Snapshot, clock: Clock) -> PolicyFolder:
+    """The folder, read and applied for the first time; it is the caller's to run.
+
+    current: what to begin with while the folder is broken. state_dir knows newer ones, in a worker that takes the
+    place of another after edits.
+    """
+
+    def begin(current: Snapshot) -> tuple[PolicyFolder, DocumentError | None]:
+        policies.apply(current)
+        keep = None if state_dir is None else LastGood(state_dir, path)
+        folder = PolicyFolder(
+            path,
+            policies.apply,
+            policies.loaded,
+            policies.failed,
+            current=current,
+            keep=keep,
+            not_kept=policies.not_kept,
+            clock=clock,
+        )
+        try:
+            folder.load()
+        except DocumentError as error:
+            return folder, error
+        return folder, None
+
+    folder, broken = begin(current)
+    if broken is not None:
+        policies.failed(broken)
+        try:
+            folder, _ = begin(load_or_last_good(path, state_dir)[0])
+        except DocumentError:
+            pass  # told already, and there is no newer one
+    return folder

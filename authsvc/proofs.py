@@ -14,7 +14,7 @@ from authsvc import apop, crammd5, schemes
 from authsvc.bulkhead import Bulkhead
 from authsvc.contract import AuthRequest
 from authsvc.methods import Methods
-from authsvc.passwords import Passwords
+from authsvc.passwords import Passwords, Readable
 from authsvc.remembered import Remembered
 from authsvc.schemes import CRAM_MD5
 from authsvc.subject import SubjectError, read_subject
@@ -114,7 +114,7 @@ class Proofs:
 
     def faults(self, user: User | None) -> str | None:
         """What is wrong with a user's stored forms, for the log."""
-        return None if user is None else "; ".join(self._passwords.read(user.passwords).faults) or None
+        return "; ".join(self._read(user).faults) or None
 
     def clear_password(self, user: User) -> str | None:
         """The user's {PLAIN}, where that is allowed."""
@@ -133,10 +133,11 @@ class Proofs:
         return True
 
     def _digest_matches(self, request: AuthRequest, user: User | None) -> bool:
-        forms = () if user is None else self._passwords.read(user.passwords).forms
+        forms = self._read(user).forms
         stored: list[str | None] = [crammd5.PREFIX + form.value for _, form in forms if form.scheme == CRAM_MD5]
         stored += [crammd5.make(clear) for clear in self._clear(user)]
-        return any(crammd5.verify(one, request.salt, request.password) for one in stored or [None])
+        matches = [crammd5.verify(one, request.salt, request.password) for one in stored or [None]]
+        return any(matches) and user is not None
 
     def _timestamp_matches(self, request: AuthRequest, user: User | None) -> bool:
         clear: list[bytes | None] = [*self._clear(user)]
@@ -148,5 +149,9 @@ class Proofs:
         return request.tls and request.verify == "SUCCESS" and user is not None
 
     def _clear(self, user: User | None) -> list[bytes]:
-        forms = () if user is None else self._passwords.read(user.passwords).forms
-        return [clear for _, form in forms if (clear := schemes.plain_password(form)) is not None]
+        clear = (schemes.plain_password(form) for _, form in self._read(user).forms)
+        return [one for one in clear if one is not None]
+
+    def _read(self, user: User | None) -> Readable:
+        """The user's stored forms. For nobody, too, there are some to read: it is a good part of a digest's work."""
+        return self._passwords.read(self._passwords.nobody if user is None else user.passwords)

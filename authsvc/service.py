@@ -1,8 +1,9 @@
 """One auth_http request -> one outcome, in plain functions over values.
 
-Owns the order of steps (limit, user, proof, limit, route), who waits for a slot and who does not, and that an
+Owns the order of steps (limit, user, proof, route, limit), who waits for a slot and who does not, and that an
 unknown user, a disabled one and a wrong password are one and the same to the client, in text, code and time.
-Refuses to know Flask, files, how passwords are stored and what proves them (`proofs`).
+Refuses to know Flask, files, how passwords are stored, what proves them (`proofs`) and what limits are told
+(`throttle`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from authsvc.bulkhead import Bulkhead, OverloadError, network_of
-from authsvc.contract import Answer, AuthRequest, Granted, Refused, is_sendable_password
+from authsvc.contract import Answer, AuthRequest, Granted, Refused, Wait, is_sendable_password
 from authsvc.destinations import Destination, Destinations, NoDestinationError
 from authsvc.envelope import EnvelopeError, envelope_facts
 from authsvc.jwks import KeysUnavailableError
 from authsvc.methods import Methods
 from authsvc.proofs import METHODS, Proofs
-from authsvc.throttle import Throttle, Throttled, pause
+from authsvc.throttle import Throttle, Throttled, Trial, pause
 from authsvc.users import StoreDownError, User, UserStore
-from smtpgate.policy.model import Facts
+from smtpgate.clock import Clock
+from smtpgate.policy.model import Denial
 
 # Before a client that met our own fault may ask again, seconds.
 FAULT_WAIT: Final = 1.0
@@ -39,17 +41,18 @@ NO_ROUTE_TEXT: Final = "Temporary routing failure"
 class Outcome:
     """What to answer, and what to log of it.
 
-    result: granted, wrong, throttled, overload, store_down, keys_down, no_route, no_password, bad_envelope,
-    unsupported. user: the canonical name where granted. limit: the limit that refused. detail: for the log, never
-    for the client.
+    result: granted, wrong, throttled, held, overload, store_down, keys_down, no_route, no_password, bad_envelope,
+    unsupported. user: the canonical name where granted. denial: of the limit that refused, or that makes the client
+    wait. shadow: of limits that only watch. detail: for the log, never for the client.
     """
 
     answer: Answer
     result: str
     user: str | None = None
-    limit: str | None = None
+    denial: Denial | None = None
     route: str | None = None
     detail: str | None = None
+    shadow: tuple[Denial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,10 @@ class Slots:
 
 
 class AuthService:
-    """Answers requests. May let other greenlets run while it waits for the store or for hashing."""
+    """Answers requests. May let other greenlets run while it waits for the store or for hashing.
+
+    auth_cache: seconds for which our proxy may keep a grant, 0 for not at all.
+    """
 
     def __init__(
         self,
@@ -73,6 +79,9 @@ class AuthService:
         throttle: Throttle,
         destinations: Destinations,
         slots: Slots,
+        clock: Clock,
+        *,
+        auth_cache: int = 0,
     ) -> None:
         self._methods = methods
         self._users = users
@@ -80,6 +89,8 @@ class AuthService:
         self._throttle = throttle
         self._destinations = destinations
         self._slots = slots
+        self._clock = clock
+        self._auth_cache = auth_cache
 
     def answer(self, request: AuthRequest) -> Outcome:
         """Decide one request. Raises nothing that a client, a store or a policy can cause."""
@@ -92,47 +103,50 @@ class AuthService:
             return Outcome(refused, "unsupported", detail=detail)
         if request.method == "none":
             return self._relay(request)
+        trial = self._throttle.trial(request, self._proofs.claimed(request))
         try:
-            return self._login(request)
+            outcome = self._login(request, trial)
         except OverloadError as error:
-            return self._fault(request, "overload", OVERLOAD_TEXT, str(error))
+            outcome = self._fault(request, "overload", OVERLOAD_TEXT, str(error))
         except StoreDownError as error:
-            return self._fault(request, "store_down", TEMPORARY_TEXT, str(error))
+            outcome = self._fault(request, "store_down", TEMPORARY_TEXT, str(error))
         except KeysUnavailableError as error:
-            return self._fault(request, "keys_down", TEMPORARY_TEXT, str(error))
+            outcome = self._fault(request, "keys_down", TEMPORARY_TEXT, str(error))
+        return replace(outcome, shadow=trial.shadow)
 
-    def _login(self, request: AuthRequest) -> Outcome:
+    def _login(self, request: AuthRequest, trial: Trial) -> Outcome:
         """Raises OverloadError, StoreDownError, KeysUnavailableError."""
-        claimed = self._proofs.claimed(request)
-        facts = Facts(
-            client=request.client,
-            tls=request.tls,
-            login=request.login_text if claimed is None else claimed,
-            method=request.method,
-        )
-        throttled = self._throttle.look(facts, request.attempt)
+        throttled = trial.look()
         if throttled is not None:
             return _refusal(throttled)
         name, detail = self._proofs.name(request)
         user = None if name is None else self._users.find(name)
         # A login that is remembered waits for nobody: it is one of a known user, and costs microseconds.
         if not self._proofs.remembers(request, user):
-            throttled = self._prove(request, facts, user)
+            throttled = self._prove(request, trial, user)
             if throttled is not None:
                 return _refusal(throttled, detail or self._proofs.faults(user))
         assert user is not None
         try:
-            way = self._destinations.find(replace(facts, user=user.name, plan=user.plan), user.pool)
+            facts = replace(trial.facts, user=user.name, plan=user.plan, password_mac=None)
+            way = self._destinations.find(facts, user.pool)
         except NoDestinationError as error:
             return self._fault(request, "no_route", TEMPORARY_TEXT, str(error))
-        return self._grant(request, way, user)
+        outcome = self._grant(request, way, user)
+        if isinstance(outcome.answer, Granted):
+            # Last, because it is charged: a login that goes nowhere for another reason has cost nothing.
+            throttled = trial.admit(user)
+            if throttled is not None:
+                return _refusal(throttled)
+            trial.succeeded(user)
+        return outcome
 
-    def _prove(self, request: AuthRequest, facts: Facts, user: User | None) -> Throttled | None:
+    def _prove(self, request: AuthRequest, trial: Trial, user: User | None) -> Throttled | None:
         """None if the request proves an enabled user. Raises OverloadError."""
         slots = self._slots.slow if self._proofs.is_slow(request.method) else self._slots.quick
         with slots.attempt(network_of(request.client)):
             # Again: while this attempt waited, others of the same client may have spent what it had left,
-            throttled = self._throttle.look(facts, request.attempt)
+            throttled = trial.look()
             if throttled is not None:
                 return throttled
             # or may have proven the very same thing.
@@ -142,13 +156,13 @@ class AuthService:
             proven = self._proofs.check(request, user)
             if proven and user is not None and user.enabled:
                 return None
-            return self._throttle.failed(facts, request.attempt)
+            return trial.failed(user)
 
     def _relay(self, request: AuthRequest) -> Outcome:
         """Method none: no login, so only the envelope can be judged."""
         wait = pause(FAULT_WAIT, request.attempt)
         try:
-            way = self._destinations.find(envelope_facts(request))
+            way = self._destinations.find(envelope_facts(request, self._clock.now()))
         except EnvelopeError as error:
             return Outcome(Refused(error.code, error.text, wait), "bad_envelope")
         except NoDestinationError as error:
@@ -173,7 +187,9 @@ class AuthService:
                     f"nginx needs a password for the {request.protocol} backend, and there is none; see auth_pass"
                 )
                 return self._fault(request, "no_password", TEMPORARY_TEXT, detail)
-        return _granted(Granted(user.name, server, way.pool, user.plan, password), way)
+        # Kept is what can be compared, and by who knows how: auth_http's Auth-Cache is between our two halves.
+        cache = self._auth_cache if request.gate and request.method == "plain" else 0
+        return _granted(Granted(user.name, server, way.pool, user.plan, password, cache), way)
 
     def _backend_password(self, protocol: str, user: User) -> str | None:
         """What nginx may log in to the backend with, None where nothing is configured or can be sent."""
@@ -186,8 +202,9 @@ class AuthService:
 
 def _refusal(throttled: Throttled, detail: str | None = None) -> Outcome:
     if throttled.denial is None:
-        return Outcome(throttled.refused, "wrong", detail=detail)
-    return Outcome(throttled.refused, "throttled", limit=throttled.denial.limit, detail=detail)
+        return Outcome(throttled.answer, "wrong", detail=detail)
+    result = "held" if isinstance(throttled.answer, Wait) else "throttled"
+    return Outcome(throttled.answer, result, denial=throttled.denial, detail=detail)
 
 
 def _granted(granted: Granted, way: Destination) -> Outcome:

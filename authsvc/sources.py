@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from authsvc.fields import VISIBLE, duration_field, path_field, secret_file_field, text_field
+from smtpgate.policy.storeuri import MEMORY, parse_store_uri
 from smtpgate.units import InvalidValue, StrictModel
 
 # A login that nobody has asks each of them, one after the other.
@@ -28,7 +29,6 @@ DEFAULT_FOUND: Final = 30.0
 DEFAULT_UNKNOWN: Final = 5.0
 DEFAULT_PREFIX: Final = "smtpgate:user:"
 
-_REDIS = re.compile(r"(?:redis|valkey)(?:s|\+unix)?://[!-~]{1,1000}")
 _SQL = re.compile(
     r"(?:postgresql\+psycopg|mysql\+pymysql|mariadb\+pymysql)://[!-~]{1,1000}|sqlite:///[^\x00-\x1f\x7f?#%]{1,1000}"
 )
@@ -60,7 +60,9 @@ class PasswdFile:
 
 @dataclass(frozen=True, slots=True)
 class RedisSource:
-    """One hash a user, its key `prefix` and the name. `str()` has no secret."""
+    """One hash a user, its key `prefix` and the name. uri: as the store of limits has it (policy.storeuri), with
+    Sentinels or a cluster too. `str()` has no secret.
+    """
 
     uri: str = field(repr=False)
     prefix: str = DEFAULT_PREFIX
@@ -148,11 +150,16 @@ _KINDS: Final = (
 )
 _EXPECTED_KIND: Final = "one of file, passwd_file, redis, sql"
 
+
+def _redis_uri(value: Any) -> str:
+    store = parse_store_uri(value)
+    if store.scheme == MEMORY:
+        raise InvalidValue("holds no users", "e.g. redis://127.0.0.1:6379/0, or a file")
+    return str(value)
+
+
 _UsersFile = path_field(Path.is_file, "is not a file that is there", "a file of users, e.g. users.yaml")
 _LinesFile = path_field(Path.is_file, "is not a file that is there", "a file of users, e.g. users.passwd")
-_RedisUri = text_field(
-    _REDIS, "is not the URI of a Redis", "e.g. redis://127.0.0.1:6379/0, rediss://…, redis+unix:///path?db=0"
-)
 _SqlUrl = text_field(
     _SQL,
     "is not the URL of a database",
@@ -169,7 +176,7 @@ class SourceKeys(StrictModel):
 
     file: Annotated[Path | None, _UsersFile] = None
     passwd_file: Annotated[Path | None, _LinesFile] = None
-    redis: Annotated[str | None, _RedisUri] = None
+    redis: Annotated[str | None, PlainValidator(_redis_uri)] = None
     sql: Annotated[str | None, _SqlUrl] = None
     prefix: Annotated[str | None, _Prefix] = None
     password: Annotated[str | None, _Secret] = None
@@ -196,9 +203,8 @@ class SourceKeys(StrictModel):
         for name in _PARAMETERS:
             if getattr(self, name) is not None:
                 self._check_statement(name)
-        for url, name in ((self.redis, "redis"), (self.sql, "sql")):
-            if url is not None:
-                _check_port(url, name)
+        if self.sql is not None:
+            _check_port(self.sql)
         return self
 
     def _check_statement(self, name: str) -> None:
@@ -230,14 +236,14 @@ class SourceKeys(StrictModel):
         return Statements(self.query, self.upgrade, self.add, self.change, self.remove, self.list)
 
 
-def _check_port(url: str, name: str) -> None:
+def _check_port(url: str) -> None:
     try:
         port = urlsplit(url).port
     except ValueError:
         port = 0
     if port == 0:
         expected = "a port from 1 to 65535; a password with : @ / ? # goes to the key password"
-        raise InvalidValue("has no valid port", expected, path=(name,))
+        raise InvalidValue("has no valid port", expected, path=("sql",))
 
 
 def _anchored(url: str, folder: Path) -> str:

@@ -1,16 +1,18 @@
 """What the auth service starts from: its configuration, the policies and the users, read and checked as one.
 
 Owns the state in force of gunicorn's first process. It is read there before any worker exists, so that every
-problem is told at once and the exit status is 2. On HUP it is read again; if it is broken then, the state of
-before stays, and new workers, forked with it, start from that.
+problem is told at once and the exit status is 2; for broken policies alone the last good ones of `state_dir` do. On
+HUP it is read again; if it is broken then, the state of before stays, and new workers, forked with it, start from
+that.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,33 +22,48 @@ from authsvc.policies import require_routes
 from authsvc.sources import PasswdFile, YamlFile
 from authsvc.users import User
 from smtpgate.document import DocumentError, Problem, read_file
-from smtpgate.drivers.policyfile import PolicyFolder
+from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
 from smtpgate.snapshot import Snapshot
 
 EXIT_BAD_CONFIG: Final = 2
 CONF_VARIABLE: Final = "SMTPGATE_AUTHSVC_CONF"
 DEFAULT_CONF: Final = "conf/authsvc.yaml"
 
+# For who has no `throttle_key`: the same in all workers, which are forked with it, and over HUP. What another node,
+# or the next start, calls a new wrong password has then been counted once more, which is all that there is to lose.
+_OWN_KEY: Final = secrets.token_bytes(32)
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A valid state of all that is configured. users: those of each file; other stores are the workers' to ask."""
+    """A valid state of all that is configured. users: those of each file; other stores are the workers' to ask.
+    throttle_key: the configured one, or ours.
+    """
 
     config: config.Config
     snapshot: Snapshot
     users: Mapping[Path, Mapping[str, User]]
+    throttle_key: bytes = field(default=_OWN_KEY, repr=False)
 
 
 # gunicorn runs its configuration file anew at each HUP: only a module outlives that.
 _in_force: Started | None = None
 
 
-def read(path: Path, environ: Mapping[str, str]) -> Started:
-    """Raises DocumentError with every problem: of the configuration, else of all that it names."""
+def read(path: Path, environ: Mapping[str, str], *, first: bool = False) -> Started:
+    """Raises DocumentError with every problem: of the configuration, else of all that it names.
+
+    first: at a start the last good policies do in place of broken ones, whose problems go to standard error.
+    """
     conf = config.load(path, environ)
     problems: list[Problem] = []
     try:
-        snapshot = PolicyFolder.check(conf.policies, environ=environ)
+        if first:
+            snapshot, broken = load_or_last_good(conf.policies, conf.state_dir, environ=environ)
+            if broken is not None:
+                print(f"{broken}\nauthsvc: starts with the last good policies", file=sys.stderr, flush=True)
+        else:
+            snapshot = PolicyFolder.check(conf.policies, environ=environ)
         require_routes(snapshot, str(conf.policies))
     except DocumentError as error:
         problems += error.problems
@@ -60,7 +77,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Started:
                 problems += error.problems
     if problems:
         raise DocumentError(problems)
-    return Started(conf, snapshot, users)
+    return Started(conf, snapshot, users, conf.throttle_key or _OWN_KEY)
 
 
 def start() -> Started:
@@ -71,7 +88,8 @@ def start() -> Started:
     """
     global _in_force
     try:
-        _in_force = read(Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF)), os.environ)
+        path = Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF))
+        _in_force = read(path, os.environ, first=_in_force is None)
     except DocumentError as error:
         print(error, file=sys.stderr, flush=True)
         if _in_force is None:

@@ -22,21 +22,25 @@ from authsvc.app import create_app
 from authsvc.bulkhead import Bulkhead
 from authsvc.config import Config
 from authsvc.destinations import Destinations
+from authsvc.holds import Holds
 from authsvc.jwks import Jwks, open_jwks
+from authsvc.knownnets import KnownNets
 from authsvc.passwords import Passwords
-from authsvc.policies import Policies
+from authsvc.policies import Policies, follow
+from authsvc.probing import open_probes
 from authsvc.proofs import Proofs
 from authsvc.remembered import KEY_OCTETS, Remembered
 from authsvc.service import Slots
 from authsvc.startup import Started
 from authsvc.stores import open_stores
+from authsvc.throttle import Throttle
 from authsvc.tokens import Tokens
 from authsvc.upgrade import MAX_PENDING, Upgrader
 from authsvc.users import UpgradableStore
 from smtpgate.clock import Clock, SystemClock
-from smtpgate.document import DocumentError
+from smtpgate.drivers.decisionlog import DecisionLog
 from smtpgate.drivers.journal import open_journal
-from smtpgate.drivers.policyfile import PolicyFolder
+from smtpgate.drivers.probes import Probes
 from smtpgate.drivers.store import open_store
 from smtpgate.journal import Journal
 from smtpgate.policy.engine import Engine
@@ -79,28 +83,45 @@ def _spawn(work: Callable[..., None], *args: object) -> None:
     threading.Thread(target=work, args=args, daemon=True).start()
 
 
+def _look_at_backends(destinations: Destinations, probes: Probes | None) -> None:
+    """New policies name other mail servers, perhaps. Returns at once."""
+    _spawn(destinations.look_up)
+    if probes is not None:
+        probes.watch(destinations.pools)
+
+
 def build(started: Started) -> Flask:
     """The service, polling its policies and users, with the state of `started` where they are broken now."""
     config, clock = started.config, SystemClock()
     journal = open_journal(config.log_format, config.log_level).bind(pid=os.getpid())
+    if config.is_open:
+        reason = "whoever can connect may try passwords; expected secret, tls with client_ca, or a loopback address"
+        journal.warning("open_to_all", bind=str(config.bind), reason=reason)
+    store = open_store(config.store, clock=clock, journal=journal)
     engine = Engine(
-        open_store(config.store, clock=clock, journal=journal),
+        store,
         clock,
         secrets.SystemRandom().random,
         host=config.server_name or socket.gethostname(),
         on_mode=lambda mode: journal.warning("store_mode", mode=mode.value),
+        token=secrets.token_hex,
     )
-    destinations = Destinations(Addresses(clock, look_up))
+    throttle = Throttle(
+        DecisionLog(engine, journal, clock) if config.log_decisions else engine,
+        config.failed_login_wait,
+        key=started.throttle_key,
+        nets=KnownNets(store, clock),
+        holds=Holds(clock),
+        clock=clock,
+    )
+    destinations = Destinations(Addresses(clock, look_up), clock)
+    name = config.server_name or socket.gethostname()
+    probes = open_probes(destinations, name, clock, journal) if config.probe else None
     policies = Policies(
-        engine, destinations, str(config.policies), journal, look_up=lambda: _spawn(destinations.look_up)
+        engine, destinations, str(config.policies), journal, look_up=lambda: _look_at_backends(destinations, probes)
     )
-    folder = PolicyFolder(config.policies, policies.apply, policies.loaded, policies.failed)
+    folder = follow(config.policies, config.state_dir, policies, started.snapshot, clock)
     stores = open_stores(config, started.users, clock, journal)
-    policies.apply(started.snapshot)
-    try:
-        folder.load()
-    except DocumentError as error:
-        policies.failed(error)
     for poll in (folder.run, *stores.watchers):
         _spawn(poll, clock)
     checks = {"policies": lambda: policies.valid, "users": stores.ready}
@@ -114,7 +135,7 @@ def build(started: Started) -> Flask:
     return create_app(
         config,
         users=stores.users,
-        engine=engine,
+        throttle=throttle,
         destinations=destinations,
         proofs=open_proofs(config, stores.users, slots, jwks, clock, journal),
         slots=slots,

@@ -12,13 +12,17 @@ from logins import SERVER, Gate, Tokens, Users, demo_users
 from authsvc.addresses import Addresses, LookupFailedError
 from authsvc.bulkhead import Bulkhead
 from authsvc.destinations import Destinations
+from authsvc.holds import Holds
+from authsvc.knownnets import KnownNets
 from authsvc.methods import Methods
 from authsvc.passwords import Passwords
 from authsvc.proofs import Proofs
 from authsvc.remembered import Remembered
 from authsvc.service import AuthService, Slots
 from authsvc.throttle import Throttle
+from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText
+from smtpgate.policy.select import Policy
 from smtpgate.routing.model import BackendSpec, PoolSpec, Route
 
 METHODS = Methods()
@@ -50,19 +54,39 @@ class ManualClock:
 
 @dataclass
 class ScriptedEngine:
-    """Says `looked` when looked at, `charged` when charged, and notes each question."""
+    """Says `looked` when looked at and `charged` when charged for a failed login, `admitted` after a good one, and
+    notes each question.
+    """
 
     looked: Decision = ALLOWED
     charged: Decision = ALLOWED
+    admitted: Decision = ALLOWED
+    policy: Policy = field(default_factory=Policy)
     asked: list[tuple[Event, Facts, bool]] = field(default_factory=list)
+    patience: list[float | None] = field(default_factory=list)
+    held: list[tuple[str, float]] = field(default_factory=list)
 
-    def decide(self, event: Event, facts: Facts, *, debit: bool = True) -> Decision:
+    def decide(
+        self, event: Event, facts: Facts, *, debit: bool = True, hold: float | None = None, slots: bool = True
+    ) -> Decision:
+        assert not slots, "nginx does not tell when a session ends"
         self.asked.append((event, facts, debit))
+        if event is Event.AUTH:
+            self.patience.append(hold)
+            return self.admitted
+        assert hold == 0.0
         return self.charged if debit else self.looked
+
+    def held_for(self, limit: str, seconds: float) -> None:
+        self.held.append((limit, seconds))
 
     @property
     def debits(self) -> list[bool]:
-        return [debit for _, _, debit in self.asked]
+        """Of failed logins."""
+        return [debit for event, _, debit in self.asked if event is Event.AUTH_FAIL]
+
+    def about(self, event: Event) -> list[Facts]:
+        return [facts for asked, facts, _ in self.asked if asked is event]
 
 
 @dataclass
@@ -100,6 +124,22 @@ def journal() -> RecordingJournal:
 def denied() -> Callable[..., Decision]:
     """A decision that denies; arguments change fields of its denial."""
     return lambda **fields: Decision(replace(DENIAL, **fields))
+
+
+@pytest.fixture
+def store(clock: ManualClock) -> MemoryBuckets:
+    return MemoryBuckets(clock)
+
+
+@pytest.fixture
+def make_throttle(engine, store, clock) -> Callable[..., Throttle]:
+    """A throttle over another engine or store, if that is named."""
+
+    def make(engine=engine, store=store, wait: float = 1.0) -> Throttle:
+        nets, holds = KnownNets(store, clock), Holds(clock)
+        return Throttle(engine, wait, key=b"k" * 32, nets=nets, holds=holds, clock=clock)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -147,14 +187,21 @@ def lookup(host: str) -> str:
 
 @pytest.fixture
 def make_service(
-    users: Users, cheap_passwords: Passwords, engine, routed: list[Facts], clock, bulkhead: Bulkhead, tokens
+    users: Users,
+    cheap_passwords: Passwords,
+    engine,
+    routed: list[Facts],
+    clock,
+    bulkhead: Bulkhead,
+    tokens,
+    make_throttle,
 ):
     """A function from settings to a service; other parts of it may be replaced."""
 
-    def make(methods: Methods = METHODS, **changed: object) -> AuthService:
+    def make(methods: Methods = METHODS, *, auth_cache: int = 0, **changed: object) -> AuthService:
         parts = {"users": users, "passwords": cheap_passwords, "engine": engine, "slow": bulkhead, "tokens": tokens}
         parts |= changed
-        destinations = Destinations(Addresses(clock, lookup))
+        destinations = Destinations(Addresses(clock, lookup), clock)
         core = PoolSpec("core", (BackendSpec("sink", *SERVER),))
         vip = PoolSpec("vip", (BackendSpec("vip", "192.0.2.25", 25),))
 
@@ -167,7 +214,10 @@ def make_service(
         remembered = Remembered(clock, methods.remember, b"k" * 64)
         proofs = Proofs(methods, parts["passwords"], remembered, parts["slow"], parts["tokens"])
         slots = Slots(slow=parts["slow"], quick=Bulkhead())
-        return AuthService(methods, parts["users"], proofs, Throttle(parts["engine"], 1.0), destinations, slots)
+        throttle = make_throttle(parts["engine"])
+        return AuthService(
+            methods, parts["users"], proofs, throttle, destinations, slots, clock, auth_cache=auth_cache
+        )
 
     return make
 

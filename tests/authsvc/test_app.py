@@ -78,12 +78,12 @@ def checks() -> dict[str, bool]:
 
 
 @pytest.fixture
-def make(cheap_passwords: Passwords, engine, clock, journal, bulkhead: Bulkhead, checks: dict[str, bool]):
+def make(cheap_passwords: Passwords, make_throttle, clock, journal, bulkhead: Bulkhead, checks: dict[str, bool]):
     """A function from a Config to the application."""
     stored = cheap_passwords.make(b"1234")
     names = ("test", "100%", "a+b", "jürgen", "{user}", "x" * 320)
     users = Users(*(User(name, (stored, crammd5.make(b"1234"))) for name in names))
-    destinations = Destinations(Addresses(clock, str))
+    destinations = Destinations(Addresses(clock, str), clock)
     pool = PoolSpec("core", (BackendSpec("sink", "127.0.0.1", 10025),))
     destinations.replace([Route("default", "core", lambda facts: True, "x:1")], {"core": pool})
 
@@ -92,7 +92,7 @@ def make(cheap_passwords: Passwords, engine, clock, journal, bulkhead: Bulkhead,
         return create_app(
             config,
             users=users,
-            engine=engine,
+            throttle=make_throttle(wait=config.failed_login_wait),
             destinations=destinations,
             proofs=Proofs(config.methods, cheap_passwords, remembered, bulkhead),
             slots=Slots(slow=bulkhead, quick=bulkhead),

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from authsvc.auth import FAULT, auth_blueprint, render
-from authsvc.contract import Answer, AuthRequest, Granted, Refused
+from authsvc.contract import Answer, AuthRequest, Granted, Refused, Wait
 from authsvc.service import Outcome
 
 REQUEST = {"Auth-Method": "plain", "Auth-User": "te%1B%0Ast", "Auth-Pass": "hunter2", "Client-IP": "192.0.2.7"}
@@ -70,9 +70,39 @@ def test_without_a_login_none_is_logged(clock, journal) -> None:
     assert journal.lines == [("info", "auth", {**fields, "ms": 0.0})]
 
 
+LIMIT = {
+    "limit": "auth.fail.pair",
+    "subject": "192.0.2.7|test",
+    "retry": 120.0,
+    "balance": 0.0,
+    "rule": "policies/10-limits.yaml:7",
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "result", "fields"),
+    [(REFUSED, "throttled", {"code": "454 4.7.0", "wait": 1}), (Wait(2), "held", {"wait": 2})],
+)
+def test_a_limit_that_speaks_is_logged_as_the_proxy_logs_it(
+    clock, journal, denied, answer: Answer, result: str, fields: dict[str, object]
+) -> None:
+    ask(Outcome(answer, result, denial=denied().denial), clock, journal)
+    [(level, event, logged)] = journal.lines
+    assert (level, event, logged["result"]) == ("info", "auth", result)
+    assert logged.items() >= (fields | LIMIT).items()
+
+
+def test_a_limit_that_only_watches_has_a_line_of_its_own(clock, journal, denied) -> None:
+    ask(Outcome(Granted(user="test", pool="core"), "granted", shadow=(denied().denial,)), clock, journal)
+    fields = {"client": "192.0.2.7", "login": "te\x1b\nst", **LIMIT}
+    assert journal.lines[0] == ("info", "would_deny", fields)
+    assert [event for _, event, _ in journal.lines] == ["would_deny", "auth"]
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "headers"),
     [
+        (Wait(2), 200, [("Auth-Status", "WAIT"), ("Auth-Wait", "2")]),
         (
             Granted(user="test", pool="core"),
             200,

@@ -26,6 +26,7 @@ def test_the_projects_own_file() -> None:
         secret=None,
         log_format="json",
         log_level="info",
+        state_dir=ROOT / "conf" / ".." / "var",
     )
 
 
@@ -71,8 +72,12 @@ store: redis+unix:///run/redis.sock?db=1
 failed_login_wait: 500ms
 cache: {found: 1m, unknown: 0s}
 server_name: auth.example.com
+throttle_key: "0123456789012345678901"
+auth_cache: 30500ms
+probe: true
+state_dir: state/authsvc
 secret: {name: X-Auth-Key, value: "${KEY}"}
-log: {format: text, level: warning}
+log: {format: text, level: warning, decisions: true}
 """
     assert load(folder, text) == Config(
         bind=UnixPath("/run/authsvc.sock"),
@@ -86,6 +91,11 @@ log: {format: text, level: warning}
         log_format="text",
         log_level="warning",
         server_name="auth.example.com",
+        throttle_key=b"0123456789012345678901",
+        auth_cache=30,
+        probe=True,
+        state_dir=folder / "state" / "authsvc",
+        log_decisions=True,
     )
 
 
@@ -97,6 +107,39 @@ def test_secrets_are_not_shown(folder: Path) -> None:
 def test_the_secret_may_be_in_a_file(folder: Path) -> None:
     (folder / "secret").write_text("hunter2\n")
     assert load(folder, "secret: {name: X-Auth-Key, value_file: secret}\n").secret == Secret("X-Auth-Key", "hunter2")
+
+
+def test_where_the_last_good_policies_are_kept(folder: Path) -> None:
+    path = folder / "authsvc.yaml"
+    load(folder, "")
+    assert config.load(path, {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}).state_dir == Path("/var/lib/a")
+    assert config.load(path, {"STATE_DIRECTORY": ""}).state_dir is None
+    with pytest.raises(DocumentError, match="cannot be a folder: there is a file in its way"):
+        load(folder, "state_dir: users.yaml/state\n")
+
+
+def test_the_throttle_key_may_be_in_a_file(folder: Path) -> None:
+    (folder / "key").write_text("hunter2-0123456789-0123456789\n")
+    loaded = load(folder, "throttle_key_file: key\n")
+    assert loaded.throttle_key == b"hunter2-0123456789-0123456789"
+    assert "hunter2" not in repr(loaded)
+    with pytest.raises(DocumentError, match="throttle_key_file: stands beside throttle_key"):
+        load(folder, "throttle_key_file: key\nthrottle_key: '0123456789012345678901'\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        ("", False),
+        ("bind: unix:/run/authsvc.sock", False),
+        ("bind: '[::1]:18080'", False),
+        ("bind: 0.0.0.0:18080", True),
+        ("bind: '[2001:db8::1]:18080'", True),
+        ("bind: 0.0.0.0:18080\nsecret: {name: X-Auth-Key, value: x}", False),
+    ],
+)
+def test_who_may_try_passwords(folder: Path, text: str, is_open: bool) -> None:
+    assert load(folder, text).is_open is is_open
 
 
 @pytest.mark.parametrize(

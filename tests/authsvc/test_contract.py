@@ -8,6 +8,7 @@ from authsvc.contract import (
     Granted,
     Refused,
     RequestError,
+    Wait,
     is_user_name,
     read_request,
     write_answer,
@@ -38,6 +39,12 @@ def test_plain_as_nginx_sends_it() -> None:
         password=b"1234",
         client_host="[UNAVAILABLE]",
     )
+
+
+def test_our_own_proxy_says_so() -> None:
+    assert read_request(NGINX_PLAIN | {"Auth-Gate": "smtpgate"}).gate
+    for text in ("", "Smtpgate", "smtpgate,smtpgate", "on"):
+        assert not read_request(NGINX_PLAIN | {"Auth-Gate": text}).gate
 
 
 def test_every_header() -> None:
@@ -88,7 +95,13 @@ def test_user_and_password_are_octets(sent: bytes, octets: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("client", "expected"),
-    [("::1", "::1"), ("2001:DB8:0::1", "2001:db8::1"), ("unix:", "unix:"), ("192.0.2.1", "192.0.2.1")],
+    [
+        ("::1", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("unix:", "unix:"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ],
 )
 def test_client_addresses(client: str, expected: str) -> None:
     assert read_request(NGINX_PLAIN | {"Client-IP": client}).client == expected
@@ -194,6 +207,16 @@ def test_any_octets_have_a_text_for_limits_and_log(user: bytes, text: str) -> No
             ],
         ),
         (
+            Granted("test", pool="demo", cache=30),
+            [("Auth-Status", "OK"), ("Auth-User", "test"), ("Auth-Pool", "demo"), ("Auth-Cache", "30")],
+        ),
+        (
+            Granted("test", pool="demo", cache=86400),
+            [("Auth-Status", "OK"), ("Auth-User", "test"), ("Auth-Pool", "demo"), ("Auth-Cache", "3600")],
+        ),
+        (Wait(1), [("Auth-Status", "WAIT"), ("Auth-Wait", "1")]),
+        (Wait(86400), [("Auth-Status", "WAIT"), ("Auth-Wait", "240")]),
+        (
             Granted("ü{}%+"),
             [("Auth-Status", "OK"), ("Auth-User", "Ã¼{}%+")],
         ),
@@ -237,6 +260,7 @@ def test_the_longest_answers_fit_nginx_buffer() -> None:
     address = "2001:db8:1111:2222:3333:4444:5555:6666"
     answers = [
         (Granted("x" * contract.MAX_USER, (address, 65535), longest, longest, "x" * contract.MAX_PASS), 765),
+        (Granted("x" * contract.MAX_USER, (address, 65535), longest, longest, cache=3600), 643),
         (Refused("550 5.7.100", "x" * 1000, 10**9), 266),
     ]
     for answer, expected in answers:
@@ -273,6 +297,17 @@ def test_a_refusal_has_a_refusals_code(code: str) -> None:
 def test_a_grant_holds_nothing_that_could_break_a_header(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"is not a name|cannot be sent"):
         Granted(**fields)
+
+
+def test_a_grant_with_a_password_is_not_kept() -> None:
+    with pytest.raises(ValueError, match="cannot be kept"):
+        Granted("test", password="secret", cache=1)
+
+
+@pytest.mark.parametrize("wait", [0, -1])
+def test_nginx_is_never_told_to_ask_again_at_once(wait: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Wait(wait)
 
 
 def test_a_name_is_anything_that_a_header_and_a_log_line_can_carry() -> None:

@@ -36,8 +36,10 @@ def request(mail: bytes, rcpt: bytes) -> AuthRequest:
     ],
 )
 def test_facts(mail: bytes, rcpt: bytes, sender: tuple[str, str], recipient: tuple[str, str]) -> None:
-    assert envelope_facts(request(mail, rcpt)) == Facts(
+    assert envelope_facts(request(mail, rcpt), 1000.0) == Facts(
         client="192.0.2.7",
+        time=1000.0,
+        protocol="smtp",
         tls=False,
         helo="client.example",
         method="none",
@@ -63,5 +65,5 @@ def test_facts(mail: bytes, rcpt: bytes, sender: tuple[str, str], recipient: tup
 )
 def test_what_the_proxy_would_refuse_is_refused(mail: bytes, rcpt: bytes, code: str, text: str) -> None:
     with pytest.raises(EnvelopeError) as caught:
-        envelope_facts(request(mail, rcpt))
+        envelope_facts(request(mail, rcpt), 1000.0)
     assert (caught.value.code, caught.value.text) == (code, text)

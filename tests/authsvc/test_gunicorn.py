@@ -229,6 +229,28 @@ def test_hostile_names_are_refused_with_a_reply(service: Service, sent: bytes, c
     assert "internal_error" not in {line["event"] for line in service.log()}
 
 
+CERTIFICATE = b"Auth-SSL: on\r\nAuth-SSL-Subject: CN=test\r\nAuth-SSL-Verify: %b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (nginx(b"nobody", b"x", more=b"Auth-User: test\r\nAuth-Pass: 1234\r\n"), "535 5.7.8"),
+        (nginx(b"nobody", b"x", more=b"Auth_User: test\r\nAuth_Pass: 1234\r\n"), "535 5.7.8"),
+        (nginx(b"test", b"1234", more=b"Auth-Method: none\r\n"), "504 5.5.4"),
+        (nginx(b"test", b"1234", more=b"Client-IP: 127.0.0.1\r\n"), "454 4.7.0"),
+        (nginx(b"", b"", method=b"external", more=CERTIFICATE % b"FAILED\r\nAuth-SSL-Verify: SUCCESS"), "535 5.7.8"),
+        (nginx(b"", b"", method=b"external", more=CERTIFICATE % b"FAILED\r\nAuth_SSL_Verify: SUCCESS"), "535 5.7.8"),
+        (nginx(b"test", b"1234", more=b"X: y\r\n z: w\r\n"), "501 5.5.2"),
+        (nginx(b"test", b"1234", more=b"".join(b"X-%d: y\r\n" % n for n in range(60))), "501 5.5.2"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + nginx(b"test", b"1234"), "501 5.5.2"),
+    ],
+)
+def test_headers_that_stand_twice_or_nearly_so_forge_nothing(service: Service, request_: bytes, code: str) -> None:
+    request_ = request_.replace(b"192.0.2.7", b"192.0.2.%d" % next(CLIENTS), 1)
+    assert service.headers(request_)["Auth-Error-Code"] == code
+
+
 def test_raw_controls_in_the_envelope_are_a_syntax_error(service: Service) -> None:
     envelope = b"Auth-SMTP-From: MAIL FROM:<a\x01@b>\r\nAuth-SMTP-To: RCPT TO:<c@d>\r\n"
     assert service.headers(nginx(b"", b"", method=b"none", more=envelope)) == MALFORMED

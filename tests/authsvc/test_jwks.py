@@ -241,6 +241,7 @@ def server() -> Iterator[str]:
 
 def test_keys_from_a_url(server: str, clock, journal) -> None:
     assert kids(open_jwks(f"{server}/jwks?a=b", clock, journal)) == ["ec"]
+    assert journal.lines == [("info", "oauth_keys_loaded", {"source": f"{server}/jwks", "keys": 1})]
 
 
 @pytest.mark.parametrize(

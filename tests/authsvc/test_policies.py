@@ -6,10 +6,11 @@ import pytest
 
 from authsvc.addresses import Addresses
 from authsvc.destinations import Destinations, NoDestinationError
-from authsvc.policies import Policies, require_routes
+from authsvc.policies import Policies, follow, require_routes
 from smtpgate.document import DocumentError, Problem
+from smtpgate.drivers.lastgood import LastGood
 from smtpgate.policy.model import Facts
-from smtpgate.policy.rules import Policy
+from smtpgate.policy.select import Policy
 from smtpgate.snapshot import Snapshot, build
 
 FACTS = Facts(client="192.0.2.7", user="test")
@@ -40,7 +41,7 @@ def holder() -> Holder:
 
 @pytest.fixture
 def destinations(clock) -> Destinations:
-    return Destinations(Addresses(clock, str))
+    return Destinations(Addresses(clock, str), clock)
 
 
 @pytest.fixture
@@ -94,3 +95,58 @@ def test_the_projects_own_policies_have_routes() -> None:
     snapshot = build(files, {})
     require_routes(snapshot, "policies")
     assert [route.name for route in snapshot.routes] == ["default"]
+
+
+# --- what a worker begins with --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_bytes(ROUTES)
+    return tmp_path / "policies"
+
+
+NAMED = ROUTES.replace(b"name: all", b"name: named")
+
+
+def route_of(destinations: Destinations) -> str | None:
+    return destinations.find(FACTS).route
+
+
+def test_a_worker_begins_with_the_folder_and_keeps_it(
+    policies: Policies, destinations: Destinations, folder: Path, clock
+) -> None:
+    state_dir = folder.parent / "state"
+    follow(folder, state_dir, policies, snapshot(NAMED), clock)
+    assert (route_of(destinations), policies.valid) == ("all", True)
+    assert LastGood(state_dir, folder).load() is not None
+
+
+def test_while_the_folder_is_broken_a_worker_begins_with_what_was_kept_last(
+    policies: Policies, destinations: Destinations, folder: Path, clock, journal
+) -> None:
+    """A worker that takes another's place: gunicorn's first process may know but older policies."""
+    state_dir = folder.parent / "state"
+    (folder / "p.yaml").write_bytes(NAMED)
+    follow(folder, state_dir, policies, snapshot(ROUTES), clock)
+    (folder / "p.yaml").write_text("version: 2\n")
+    follow(folder, state_dir, policies, snapshot(ROUTES), clock)
+    assert (route_of(destinations), policies.valid) == ("named", False)
+    assert [event for _, event, _ in journal.lines] == ["policies_loaded", "look_up", "policies_rejected"]
+
+
+def test_where_nothing_was_kept_a_worker_begins_with_what_it_was_forked_with(
+    policies: Policies, destinations: Destinations, folder: Path, clock
+) -> None:
+    (folder / "p.yaml").write_text("version: 2\n")
+    follow(folder, None, policies, snapshot(NAMED), clock)
+    assert (route_of(destinations), policies.valid) == ("named", False)
+
+
+def test_policies_that_cannot_be_kept_are_told_of(policies: Policies, folder: Path, clock, journal) -> None:
+    (folder.parent / "state").write_text("a file")
+    follow(folder, folder.parent / "state", policies, snapshot(NAMED), clock)
+    level, event, fields = journal.lines[-1]
+    assert (level, event) == ("warning", "policies_not_kept")
+    assert str(fields["reason"]).endswith("policies.last-good.json: cannot be written: File exists")

@@ -9,7 +9,7 @@ import pytest
 from logins import Tokens, apop, cram, external, oauth, plain
 
 from authsvc import apop as apop_module
-from authsvc import crammd5
+from authsvc import crammd5, md5state
 from authsvc.bulkhead import Bulkhead
 from authsvc.methods import Methods
 from authsvc.passwords import Passwords
@@ -78,6 +78,16 @@ def test_the_right_password_of_a_disabled_user_is_not_remembered(make, bulkhead:
 def test_nobody_is_proven(make, bulkhead: Bulkhead, request_) -> None:
     with bulkhead.attempt("a"):
         assert not make(tokens=Tokens()).check(request_, None)
+
+
+def test_nobody_is_proven_by_the_digest_of_a_state_that_everyone_knows(make) -> None:
+    """What stands in for nobody's hash is no secret: whoever reads the source can answer challenges for it."""
+    salt = b"<1.2@mail.example.com>"
+    zeros = (0, 0, 0, 0)
+    once = md5state.finish(zeros, salt, before=64)
+    digest = md5state.finish(zeros, once, before=64).hex().encode()
+    assert crammd5.verify(crammd5.PREFIX + "0" * 64, salt, digest)
+    assert not make().check(replace(cram(b"nobody"), salt=salt, password=digest), None)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
-from peers.process import free_port
+from certificates import make_certificates
+from peers.process import HOST, Process, free_port, require, wait_until
 from peers.redis import Redis
 
+from authsvc import redisusers
 from authsvc.redisusers import RedisUsers
 from authsvc.sources import RedisSource
 from authsvc.userrecord import RecordError
@@ -128,8 +131,95 @@ def test_a_redis_that_hangs_is_waited_for_for_a_bounded_time_and_used_again(redi
     assert users.find("test") == TEST
 
 
-@pytest.mark.parametrize("uri", ["redis://h:x/0", "redis://h/0?hunter2=1", "redis://h/0?socket_timeout=hunter2"])
-def test_a_uri_that_redis_py_cannot_read(uri: str) -> None:
+def test_beyond_what_may_ask_at_once_one_waits_and_is_told(redis_server: Redis, monkeypatch) -> None:
+    monkeypatch.setattr(redisusers, "MAX_ASKING", 1)
+    users = RedisUsers(RedisSource(redis_server.uri), timeout=0.2)
+    users.put(TEST)
+    with (
+        users._asking(),
+        pytest.raises(StoreDownError, match=r"^1 questions are under way, and none ended in 0\.2 s$"),
+    ):
+        users.find("test")
+    assert users.find("test") == TEST
+
+
+def test_behind_sentinels_the_master_is_asked(redis_server: Redis, tmp_path: Path, users: RedisUsers) -> None:
+    users.put(TEST)
+    port = free_port()
+    (tmp_path / "sentinel.conf").write_text(
+        f"bind {HOST}\nport {port}\nprotected-mode no\nsentinel monitor mail {HOST} {redis_server.port} 1\n"
+    )
+    sentinel = Process("sentinel", [require("redis-server"), str(tmp_path / "sentinel.conf"), "--sentinel"], tmp_path)
+    try:
+        sentinel.wait_for_port(port)
+        behind = RedisUsers(RedisSource(f"redis+sentinel://{HOST}:{free_port()},{HOST}:{port}/mail"))
+        assert behind.find("test") == TEST
+        behind.put(User("other"))
+        behind.close()
+        assert users.find("other") == User("other")
+        unknown = RedisUsers(RedisSource(f"valkey+sentinel://{HOST}:{port}/other"))
+        with pytest.raises(StoreDownError, match="MasterNotFoundError"):
+            unknown.ping()
+    finally:
+        sentinel.stop()
+
+
+def test_over_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
+    port, certificates = free_port(), make_certificates(tmp_path)
+    cert, key = certificates.server
+    options = {"tls-port": port, "tls-cert-file": cert, "tls-key-file": key, "tls-ca-cert-file": certificates.ca}
+    options |= {"bind": HOST, "port": 0, "save": "", "dir": tmp_path, "protected-mode": "no"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    server = Process("redis", [require("redis-server"), *words], tmp_path)
+    try:
+        server.wait_for_port(port)
+        uri = f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificates.ca}"
+        mine = f"&ssl_certfile={certificates.client[0]}&ssl_keyfile={certificates.client[1]}"
+        users = RedisUsers(RedisSource(uri + mine))
+        users.put(TEST)
+        assert users.find("test") == TEST
+        users.close()
+        for refused in (uri, f"rediss://{HOST}:{port}/0?{mine[1:]}"):
+            with pytest.raises(StoreDownError, match="ConnectionError"):
+                RedisUsers(RedisSource(refused)).find("test")
+    finally:
+        server.stop()
+
+
+def test_a_cluster(tmp_path: Path) -> None:
+    """It may come up later: nothing is asked before the first look-up."""
+    port = free_port()
+    options = {"cluster-enabled": "yes", "cluster-port": free_port(), "save": "", "dir": tmp_path, "bind": HOST}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    node = Process(
+        "cluster", [require("redis-server"), "--port", str(port), "--protected-mode", "no", *words], tmp_path
+    )
+    users = RedisUsers(RedisSource(f"redis+cluster://{HOST}:{port}"))
+    try:
+        node.wait_for_port(port)
+        with redis.Redis(HOST, port) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+            wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "the cluster is up")
+        users.put(TEST)
+        users.put(User("{a}b"))
+        assert users.find("test") == TEST
+        after = replace(TEST, passwords=("{ARGON2ID}b", CRAM_MD5))
+        assert not users.upgrade(replace(TEST, enabled=True), after)
+        assert users.upgrade(TEST, after)
+        assert (users.find("test"), users.remove("{a}b"), list(users.names())) == (after, True, ["test"])
+        node.stop()
+        with pytest.raises(StoreDownError):
+            users.find("test")
+    finally:
+        users.close()
+        node.stop()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["redis://h:x/0", "redis://h/0?hunter2=1", "redis://h/0?socket_timeout=hunter2", "redis+cluster://:hunter2@h"],
+)
+def test_a_uri_that_cannot_be_read(uri: str) -> None:
     with pytest.raises(ValueError, match=r"cannot be read; expected e\.g\. redis://") as caught:
         RedisUsers(RedisSource(uri))
     assert "hunter2" not in str(caught.value)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from logins import GRANTED, SERVER, TEMPORARY, WRONG, Tokens, Users, apop, cram, external, oauth, plain
 
-from authsvc.contract import AuthRequest, Granted, Refused
+from authsvc.contract import AuthRequest, Granted, Refused, Wait
 from authsvc.passwords import Passwords
 from authsvc.service import AuthService, Outcome
 from smtpgate.policy.model import Decision, Event, Facts
@@ -84,9 +84,13 @@ def test_names_with_marks_of_other_languages(service: AuthService) -> None:
 
 def test_facts_of_a_login(service: AuthService, engine) -> None:
     service.answer(plain(password=b"wrong", tls=True))
-    facts = Facts(client="192.0.2.7", tls=True, login="test", method="plain")
-    asked = [(Event.AUTH_FAIL, facts, False)]
-    assert engine.asked == [*asked, *asked, (Event.AUTH_FAIL, facts, True)]
+    facts = engine.about(Event.AUTH_FAIL)[0]
+    assert facts.password_mac is not None
+    assert replace(facts, password_mac=None) == Facts(
+        client="192.0.2.7", time=1000.0, tls=True, login="test", method="plain", known_user=False, protocol="smtp"
+    )
+    looks = [(Event.AUTH_FAIL, facts, False)] * 2
+    assert engine.asked == [*looks, (Event.AUTH_FAIL, replace(facts, known_user=True), True)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_a_throttled_client_learns_nothing_of_its_password(
     monkeypatch.setattr(Passwords, "verify", verify)
     engine.looked = denied()
     expected = Refused("454 4.7.0", "too many failed logins, retry in 120s", 3)
-    assert service.answer(request_) == Outcome(expected, "throttled", limit="auth.fail.pair")
+    assert service.answer(request_) == Outcome(expected, "throttled", denial=engine.looked.denial)
     assert engine.debits == [False]
     assert users.asked == []
 
@@ -135,12 +139,77 @@ def test_a_wrong_password_that_reaches_the_limit_gets_its_reply(
 ) -> None:
     engine.charged = denied(close=True)
     expected = Refused("454 4.7.0", "too many failed logins, retry in 120s", 0)
-    assert service.answer(plain(password=b"x")) == Outcome(expected, "throttled", limit="auth.fail.pair")
+    assert service.answer(plain(password=b"x")) == Outcome(expected, "throttled", denial=engine.charged.denial)
 
 
 def test_the_tenth_wrong_password_of_a_session_ends_it(service: AuthService) -> None:
     waits = [service.answer(plain(password=b"x", attempt=attempt)).answer.wait for attempt in (9, 10, 11)]
     assert waits == [1, 0, 0]
+
+
+def test_what_limits_that_only_watch_would_have_said_is_in_every_outcome(
+    make_service, engine, users: Users, denied: Callable[..., Decision]
+) -> None:
+    shadow = (denied().denial,)
+    engine.looked = Decision(shadow=shadow)
+    assert make_service().answer(plain()).shadow == shadow
+    assert make_service().answer(plain(password=b"x")).shadow == shadow
+    users.down = True
+    assert make_service().answer(plain()) == Outcome(
+        TEMPORARY, "store_down", detail="connection refused", shadow=shadow
+    )
+
+
+def test_a_login_of_nginx_that_is_over_a_limit_is_refused_or_waits(
+    service: AuthService, engine, denied: Callable[..., Decision]
+) -> None:
+    engine.admitted = denied(delay=0.0, close=True)
+    expected = Refused("454 4.7.0", "too many failed logins, retry in 120s", 0)
+    assert service.answer(plain()) == Outcome(expected, "throttled", denial=engine.admitted.denial)
+    engine.admitted = denied(wait=1.5, hold=5.0)
+    assert service.answer(plain()) == Outcome(Wait(2), "held", denial=engine.admitted.denial)
+    # A good login is nobody's failed one.
+    assert True not in engine.debits
+
+
+def test_a_login_that_leads_nowhere_is_not_charged(service: AuthService, engine) -> None:
+    assert service.answer(plain(b"lost")).result == "no_route"
+    assert service.answer(plain(protocol="imap", method="external", tls=True)).result == "wrong"
+    assert engine.about(Event.AUTH) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "exists"),
+    [
+        (plain(password=b"x"), True),
+        (plain(b"nobody"), False),
+        (plain(b"off"), False),
+        (oauth(b"bad"), None),
+        (external(b"CN=nobody"), False),
+    ],
+)
+def test_who_exists_is_told_to_the_limits_when_they_charge_and_not_when_they_refuse(
+    service: AuthService, engine, request_: AuthRequest, exists: bool | None
+) -> None:
+    service.answer(request_)
+    assert [facts.known_user for _, facts, _ in engine.asked] == [False, False, exists]
+
+
+# --- what our proxy may keep ----------------------------------------------------------------------------------
+
+
+def test_our_proxy_may_keep_a_password_that_was_right(make_service, engine) -> None:
+    service = make_service(auth_cache=30)
+    assert service.answer(replace(plain(), gate=True)).answer == replace(GRANTED, cache=30)
+    for request_ in (
+        plain(),
+        replace(cram(), gate=True),
+        replace(external(), gate=True),
+        replace(oauth(), gate=True),
+    ):
+        assert service.answer(request_).answer == GRANTED
+    assert engine.about(Event.AUTH)[0].method == "plain"
+    assert len(engine.about(Event.AUTH)) == 1, "our proxy asks its own limits"
 
 
 # --- faults ---------------------------------------------------------------------------------------------------
@@ -213,7 +282,9 @@ def test_the_users_own_pool_wins(service: AuthService) -> None:
 
 def test_routes_see_the_canonical_name_and_the_plan(service: AuthService, routed: list[Facts]) -> None:
     service.answer(plain())
-    assert routed == [Facts(client="192.0.2.7", tls=False, login="test", method="plain", user="test", plan="gold")]
+    [facts] = routed
+    assert (facts.user, facts.plan, facts.login, facts.time) == ("test", "gold", "test", 1000.0)
+    assert (facts.protocol, facts.password_mac) == ("smtp", None)
 
 
 def envelope(mail: bytes = b"MAIL FROM:<a@b.example>", rcpt: bytes = b"RCPT TO:<c@d.example>") -> AuthRequest:

@@ -16,6 +16,7 @@ from authsvc.passwords import Passwords
 from authsvc.service import Outcome
 from authsvc.users import User
 from smtpgate.policy.model import Decision, Event, Facts
+from smtpgate.policy.select import Policy
 
 
 def guess(client: str) -> AuthRequest:
@@ -73,8 +74,9 @@ def test_parallel_guesses_hardly_outrun_the_limit(make_service, gate: Gate, deni
 
     class Bucket:
         tokens = 5
+        policy = Policy()
 
-        def decide(self, event: Event, facts: Facts, *, debit: bool = True) -> Decision:
+        def decide(self, event: Event, facts: Facts, *, debit: bool = True, **_: object) -> Decision:
             gevent.sleep(0)
             if self.tokens <= 0:
                 return denied()

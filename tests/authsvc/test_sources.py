@@ -54,6 +54,7 @@ users:
   - {{redis: "redis://127.0.0.1:6379/1"}}
   - {{sql: "sqlite:///users.db"}}
   - {{file: {folder}/users.yaml}}
+  - {{redis: "valkey+sentinel://192.0.2.1:26379,192.0.2.2:26379/mail"}}
   - {{redis: "redis+unix:///run/redis.sock?db=1", prefix: "mail:{{x}}:", password: "${{PASSWORD}}"}}
   - sql: postgresql+psycopg://mail@[::1]:5432/mail?sslmode=require
     password_file: secret
@@ -70,6 +71,7 @@ users:
         RedisSource("redis://127.0.0.1:6379/1", "smtpgate:user:", None),
         SqlSource(f"sqlite:///{folder}/users.db", OWN, None),
         YamlFile(folder / "users.yaml"),
+        RedisSource("valkey+sentinel://192.0.2.1:26379,192.0.2.2:26379/mail"),
         RedisSource("redis+unix:///run/redis.sock?db=1", "mail:{x}:", "hunter2"),
         SqlSource(
             "postgresql+psycopg://mail@[::1]:5432/mail?sslmode=require",
@@ -108,6 +110,8 @@ def test_a_source_is_shown_without_its_secrets(source: Source, shown: str) -> No
     [
         'redis: "http://hunter2@127.0.0.1"',
         'redis: "redis+cluster://hunter2@127.0.0.1"',
+        'redis: "redis://127.0.0.1/0?socket_timeout=hunter2"',
+        'redis: "memory://"',
         'redis: "redis://hunter2@127.0.0.1:99999"',
         'redis: "redis://127.0.0.1", password: "hunter2\\n"',
         'redis: "redis://127.0.0.1", prefix: "hunter2 "',

@@ -10,6 +10,8 @@ from authsvc import startup
 from authsvc.sources import YamlFile
 from authsvc.users import User
 from smtpgate.document import DocumentError
+from smtpgate.drivers.lastgood import LastGood
+from smtpgate.drivers.policytext import FolderText
 
 CONFIG = "policies: policies\nusers: {file: users.yaml}\n"
 ROUTES = """
@@ -48,6 +50,32 @@ def test_every_problem_at_once_and_exit_status_2(folder: Path, capsys: pytest.Ca
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["policies/routes.yaml:2:1:", "users.yaml:2:10:"]
+
+
+def test_with_broken_policies_a_start_takes_the_last_good_ones(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "authsvc.yaml").write_text(f"{CONFIG}state_dir: state\n")
+    text = FolderText((("policies/routes.yaml", ROUTES.encode()),))
+    LastGood(folder / "state", Path("policies")).save("1", text)
+    (folder / "policies" / "routes.yaml").write_text("version: 1\nlimitz: {}\n")
+    started = startup.start()
+    assert [route.name for route in started.snapshot.routes] == ["all"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("policies/routes.yaml:2:1: limitz: unknown key")
+    assert lines[1:] == ["authsvc: starts with the last good policies"]
+    # Once it runs, a broken edit changes nothing at all: HUP keeps what is in force.
+    assert startup.start() is started
+    assert capsys.readouterr().err.endswith("authsvc: the configuration stays as it was\n")
+
+
+def test_the_key_of_wrong_passwords(folder: Path) -> None:
+    first = startup.start()
+    assert len(first.throttle_key) == 32
+    assert startup.start().throttle_key == first.throttle_key, "HUP keeps what was counted"
+    (folder / "authsvc.yaml").write_text(f"{CONFIG}throttle_key: 0123456789-0123456789-x\n")
+    assert startup.start().throttle_key == b"0123456789-0123456789-x"
+    assert "0123456789" not in repr(startup.in_force())
 
 
 def test_every_file_of_users_is_read_and_no_other_store_asked(folder: Path) -> None:

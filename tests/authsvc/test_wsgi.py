@@ -98,6 +98,16 @@ def test_the_name_in_replies_is_that_of_the_configuration(wsgi: ModuleType) -> N
     assert texts == ["Authentication credentials invalid", "auth.example.com: too many failed logins"]
 
 
+@pytest.mark.parametrize(("host", "told"), [pytest.param(HOST, False, id="loopback"), ("0.0.0.0", True)])
+def test_a_door_that_is_open_to_all_is_told_of(
+    wsgi: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str], host: str, told: bool
+) -> None:
+    conf = folder / "authsvc.yaml"
+    conf.write_text(conf.read_text().replace(HOST, host))
+    wsgi.build(startup.read(Path("authsvc.yaml"), {}))
+    assert ('"event": "open_to_all"' in capsys.readouterr().out) is told
+
+
 def test_look_up(wsgi: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0))]
     asked: list[tuple[Any, ...]] = []

@@ -1,0 +1,218 @@
+"""The limits of logins over the real thing: two gunicorn workers on one Redis, asked as nginx asks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+from peers.process import HOST, Process, free_port, wait_until
+from peers.redis import Redis
+
+pytestmark = pytest.mark.peer("redis-server")
+
+ROOT = Path(__file__).parents[2]
+POLICIES = """
+version: 1
+replies:
+  auth: "454 4.7.0 too many failed logins"
+  slow: "450 4.7.1 too many logins"
+  gone: "554 5.7.1 go away"
+limits:
+  pair:
+    event: auth_fail
+    rate: 3/1h
+    burst: 3
+    key: "{net}|{login}"
+    distinct: "{password_mac}"
+    deny: {reply: auth, delay: 2s, max_delay: 15s}
+  net:
+    event: auth_fail
+    rate: 8/1h
+    burst: 8
+    key: "{net}"
+    distinct: "{login}"
+    deny: {reply: auth, ban: 1h}
+  spray:
+    event: auth_fail
+    rate: 1/1h
+    burst: 1
+    key: "{net}"
+    match: {login: "*@spray.example"}
+    deny: {reply: auth, after: {denials: 2, within: 1h, then: {reply: gone, close: true}}}
+  foreign:
+    event: auth_fail
+    rate: 1/1h
+    burst: 1
+    key: "{net}"
+    match: {known_net: false, login: ann}
+    deny: {reply: auth}
+  logins: {event: auth, rate: 1/2s, burst: 2, key: "{user}", match: {user: busy}, deny: {reply: slow, hold: 3s}}
+  places: {event: auth, concurrency: 1, key: "{user}", deny: {reply: slow}}
+  mail: {event: auth_fail, rate: 1/1h, burst: 1, key: "{net}", match: {protocol: imap}, deny: {reply: slow}}
+routes: [{name: all, match: {}, pool: core}]
+pools: {core: {backends: [{name: a, addr: "127.0.0.1:10025"}]}}
+"""
+USERS = "users:\n" + "".join(f'  {name}: {{password: "{{PLAIN}}1234"}}\n' for name in ("test", "ann", "busy"))
+
+
+class Service:
+    """Two workers, and what each of them logged."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.port = free_port()
+        (folder / "policies").mkdir()
+        (folder / "policies/policies.yaml").write_text(POLICIES)
+        (folder / "users.yaml").write_text(USERS)
+        (folder / "authsvc.yaml").write_text(
+            f"bind: {HOST}:{self.port}\npolicies: policies\nusers: {{file: users.yaml}}\nstore: {store}\nworkers: 2\n"
+            "plain_passwords: true\nargon2id: {memory: 64KiB, passes: 1, lanes: 1}\n"
+        )
+        argv = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
+        environ = {"SMTPGATE_AUTHSVC_CONF": str(folder / "authsvc.yaml"), "PYTHONPATH": str(ROOT)}
+        self.process = Process("authsvc", argv, folder, environ)
+        self.process.wait_for_port(self.port)
+        wait_until(lambda: len(self.log("policies_loaded")) == 2, "both workers are there")
+
+    def log(self, event: str) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def ask(self, user: str, password: str, ip: str, *, more: str = "", protocol: str = "smtp") -> dict[str, str]:
+        """The Auth- headers of one answer, without Auth-, on a connection of its own, as nginx does."""
+        request = (
+            f"GET /auth HTTP/1.0\r\nHost: x\r\nAuth-Method: plain\r\nAuth-User: {user}\r\nAuth-Pass: {password}\r\n"
+            f"Auth-Protocol: {protocol}\r\nAuth-Login-Attempt: 1\r\nClient-IP: {ip}\r\n{more}\r\n"
+        )
+        with socket.create_connection((HOST, self.port), timeout=20) as connection:
+            connection.sendall(request.encode())
+            block = b""
+            while received := connection.recv(65536):
+                block += received
+        pairs = [line.split(": ", 1) for line in block.decode().split("\r\n") if line.startswith("Auth-")]
+        return {name.removeprefix("Auth-"): value for name, value in pairs}
+
+    def code(self, user: str, password: str, ip: str) -> str:
+        answer = self.ask(user, password, ip)
+        return answer.get("Error-Code", answer["Status"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One for the module: each test has client addresses of its own."""
+    started = Redis(tmp_path_factory.mktemp("redis"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, server: Redis) -> Iterator[Service]:
+    started = Service(tmp_path_factory.mktemp("authsvc"), server.uri)
+    yield started
+    started.process.stop()
+
+
+@pytest.fixture
+def client(server: Redis) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server.uri, decode_responses=True) as client:
+        yield client
+
+
+def test_guesses_at_once_on_both_workers_are_counted_as_one(service: Service, client: redis.Redis) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        codes = Counter(threads.map(lambda n: service.code("test", f"guess{n}", "192.0.2.1"), range(40)))
+    assert codes == {"535 5.7.8": 3, "454 4.7.0": 37}
+    lines = [line for line in service.log("auth") if line["client"] == "192.0.2.1"]
+    assert len({line["pid"] for line in lines}) == 2
+    bucket = client.hgetall("smtpgate:tb:{rl}:pair:192.0.2.1|test")
+    assert float(bucket["tokens"]) < 0.1
+    # The reply is held back for longer, the longer the bucket needs: here as long as may be.
+    assert service.ask("test", "1234", "192.0.2.1")["Wait"] == "15"
+    assert service.code("test", "1234", "192.0.2.2") == "OK"
+
+
+def test_the_same_wrong_password_again_costs_nothing(service: Service, client: redis.Redis) -> None:
+    """The owner's old device, on whichever worker. Who guesses meets the limit all the same."""
+    with ThreadPoolExecutor(4) as threads:
+        codes = set(threads.map(lambda _: service.code("test", "last-years", "192.0.2.10"), range(12)))
+    assert codes == {"535 5.7.8"}
+    assert float(client.hget("smtpgate:tb:{rl}:pair:192.0.2.10|test", "tokens")) == pytest.approx(2.0, abs=0.1)
+    assert [service.code("test", f"guess{n}", "192.0.2.10") for n in range(4)] == ["535 5.7.8"] * 2 + [
+        "454 4.7.0"
+    ] * 2
+    assert service.code("test", "last-years", "192.0.2.10") == "535 5.7.8"
+    [key] = client.keys("smtpgate:ds:{rl}:pair:192.0.2.10|test")
+    members = client.zrange(key, 0, -1)
+    # Neither the password nor anything that it could be found from without the service's key.
+    assert [len(member) for member in members] == [16] * 3
+    assert client.ttl(key) > 0
+
+
+def test_a_network_that_tries_many_names_is_banned_before_any_proof(service: Service, client: redis.Redis) -> None:
+    codes = [service.code(f"user{n}", "x", "192.0.2.20") for n in range(10)]
+    assert codes == ["535 5.7.8"] * 8 + ["454 4.7.0"] * 2
+    assert 0 < client.ttl("smtpgate:ban:{rl}:192.0.2.20") <= 3600
+    assert client.get("smtpgate:ban:{rl}:192.0.2.20").startswith("net ")
+    banned = [line for line in service.log("auth") if line["client"] == "192.0.2.20"][-1]
+    assert (banned["limit"], banned["subject"], banned["result"]) == ("net", "192.0.2.20", "throttled")
+    # Whoever is banned is told at once, and may try again: nginx keeps a session for an Auth-Wait above 0 alone.
+    assert service.ask("test", "1234", "192.0.2.20")["Wait"] == "1"
+    assert service.code("test", "1234", "192.0.2.21") == "OK"
+
+
+def test_who_goes_on_is_told_something_else(service: Service) -> None:
+    answers = [service.ask(f"user{n}@spray.example", "x", "192.0.2.25") for n in range(5)]
+    codes = [answer["Error-Code"] for answer in answers]
+    assert codes == ["535 5.7.8", "454 4.7.0", "454 4.7.0", "554 5.7.1", "554 5.7.1"]
+    assert ["Wait" in answer for answer in answers] == [True, True, True, False, False]
+
+
+def test_a_network_of_the_login_is_spared(service: Service, client: redis.Redis) -> None:
+    """`foreign` slows who guesses at ann from elsewhere; where she has been, it does not count."""
+    assert service.code("ann", "1234", "192.0.2.30") == "OK"
+    assert client.zrange("smtpgate:net:{rl}:ann", 0, -1) == ["192.0.2.30"]
+    assert client.ttl("smtpgate:net:{rl}:ann") == pytest.approx(30 * 86400, abs=60)
+    for ip, expected in (("192.0.2.30", ["535 5.7.8"] * 3), ("192.0.2.31", ["535 5.7.8", "454 4.7.0", "454 4.7.0"])):
+        assert [service.code("ann", f"guess{n}", ip) for n in range(3)] == expected
+
+
+def test_a_protocol_can_have_limits_of_its_own(service: Service) -> None:
+    for protocol, expected in (("smtp", "535 5.7.8"), ("imap", "450 4.7.1")):
+        codes = [service.ask("x", "x", "192.0.2.40", protocol=protocol)["Error-Code"] for _ in range(2)]
+        assert codes == ["535 5.7.8", expected]
+
+
+def test_logins_of_nginx_wait_for_tokens_and_those_of_our_proxy_do_not(service: Service) -> None:
+    """2 at once, then 1 in 2 s. `places`, a limit of concurrency, counts nobody."""
+    answers = [service.ask("busy", "1234", "192.0.2.50") for _ in range(3)]
+    assert [answer["Status"] for answer in answers] == ["OK", "OK", "WAIT"]
+    wait = int(answers[2]["Wait"])
+    assert wait in (1, 2)
+    assert service.ask("busy", "1234", "192.0.2.50", more="Auth-Gate: smtpgate\r\n")["Status"] == "OK"
+    time.sleep(wait)
+    assert service.ask("busy", "1234", "192.0.2.50")["Status"] == "OK"
+    # A wrong password is not told apart by waiting.
+    assert service.ask("busy", "x", "192.0.2.50")["Error-Code"] == "535 5.7.8"
+
+
+def test_without_redis_logins_go_on(service: Service, server: Redis) -> None:
+    server.pause()
+    try:
+        began = time.monotonic()
+        assert [service.code("test", "1234", "192.0.2.60") for _ in range(4)] == ["OK"] * 4
+        assert time.monotonic() - began < 5.0
+        # Each worker counts for itself, at half of the rates.
+        codes = [service.code("test", f"guess{n}", "192.0.2.60") for n in range(8)]
+        assert codes[0] == "535 5.7.8"
+        assert codes[-1] == "454 4.7.0"
+    finally:
+        server.resume()
+    wait_until(lambda: service.code("test", "1234", "192.0.2.61") == "OK", "it is back")
+    assert "Traceback" not in service.process.output()
