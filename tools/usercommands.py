@@ -30,24 +30,9 @@ from authsvc.users import NotWritableError, StoreDownError, User, WritableStore
 from smtpgate.clock import SystemClock
 from smtpgate.document import DocumentError
 from smtpgate.units import InvalidValue, parse_name, show
-
-NO: Final = 1
-WRONG: Final = 2
-NO_ANSWER: Final = 3
+from tools.outcomes import Configuration, NoAnswer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-
-
-class _NoAnswer(click.ClickException):
-    exit_code = NO_ANSWER
-
-
-class _Configuration(click.ClickException):
-    exit_code = WRONG
-
-    def show(self, file: Any = None) -> None:
-        """Each problem has its own place in front."""
-        click.echo(self.message, err=True)
 
 
 class Stores:
@@ -57,7 +42,7 @@ class Stores:
         try:
             loaded = config.load(conf, os.environ)
         except DocumentError as error:
-            raise _Configuration(str(error)) from None
+            raise Configuration(str(error)) from None
         self._sources: Sequence[Source] = loaded.users
         if chosen is not None and not 1 <= chosen <= len(self._sources):
             listed = ", ".join(f"{number} {source}" for number, source in enumerate(self._sources, start=1))
@@ -75,7 +60,7 @@ class Stores:
         try:
             stores = [(source, open_writable(source, clock, plain=self._plain)) for source in sources]
         except ValueError as error:
-            raise _Configuration(str(error)) from None
+            raise Configuration(str(error)) from None
         for _, store in stores:
             if isinstance(store, SqlUsers):
                 click.get_current_context().call_on_close(store.close)
@@ -95,7 +80,7 @@ def asked(source: Source, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except StoreDownError as error:
-        raise _NoAnswer(f"{source}: {error}") from None
+        raise NoAnswer(f"{source}: {error}") from None
     except NotWritableError as error:
         raise click.ClickException(f"{source}: {error}") from None
 
