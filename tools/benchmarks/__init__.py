@@ -1,0 +1,1 @@
+"""What `tools/bench` is made of: contenders, load, measures, workloads, report. The peers are tests/peers' own."""

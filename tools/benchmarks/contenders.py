@@ -1,0 +1,197 @@
+"""Who is measured: no proxy at all, HAProxy, nginx's mail proxy, and smtpgate; each in front of the same backend.
+
+Owns their configurations, so that each does the same work as far as it can: nginx asks a constant answer of its own
+http server, smtpgate counts two limits a message in Redis and logs. Starting and stopping is tests/peers' matter.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from peers.haproxy import HAProxy
+from peers.nginx import Nginx
+from peers.process import HOST, Process, free_port
+from peers.redis import Redis
+from stack import OWN, Stack
+
+# The idle sessions, with room; each of HAProxy's has two descriptors, of which a container may have 20,000.
+MAX_CONNECTIONS: Final = 15_000
+MAX_FORWARDED: Final = 8_000
+NAMES: Final = ("direct", "haproxy", "nginx", "smtpgate")
+
+LIMITS: Final = """\
+version: 1
+replies:
+  slow: "450 4.7.1 rate limit {limit}, retry in {retry}s"
+limits:
+  net.msgs: {event: mail, rate: 1000000000/1s, burst: 1000000000, key: "{net}", deny: {reply: slow}}
+  net.rcpts: {event: rcpt, rate: 1000000000/1s, burst: 1000000000, key: "{net}", deny: {reply: slow}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a workload asks of a contender. users: users.yaml where clients log in; certificate: (chain, key)."""
+
+    backend: int
+    auth: bool = False
+    tls: Literal["off", "starttls", "implicit"] = "off"
+    workers: int = 1
+    certificate: tuple[Path, Path] | None = None
+    users: str | None = None
+    extra_limits: str = ""
+
+
+class Contender(ABC):
+    """A running program, or several. `port` is where clients connect, on HOST."""
+
+    name: str
+    port: int
+
+    @abstractmethod
+    def proxies(self) -> Sequence[int]:
+        """The processes that carry the mail."""
+
+    def helpers(self) -> Sequence[int]:
+        """Those that serve them: authentication, counters."""
+        return ()
+
+    @abstractmethod
+    def stop(self) -> None:
+        """May be called twice."""
+
+
+class Direct(Contender):
+    """No proxy: what the load and the backend alone can do."""
+
+    name = "direct"
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self.port = setting.backend
+
+    def proxies(self) -> Sequence[int]:
+        return ()
+
+    def stop(self) -> None:
+        return None
+
+
+class Forwarder(Contender):
+    """HAProxy in tcp mode: octets, and nothing of SMTP."""
+
+    name = "haproxy"
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self.port = free_port()
+        threads = f"global\n    nbthread {setting.workers}\n    maxconn {MAX_FORWARDED}\n"
+        conf = f"{threads}listen smtp\n    bind {HOST}:{self.port}\n    server sink {HOST}:{setting.backend}\n"
+        self._process = HAProxy(folder, conf, self.port)
+
+    def proxies(self) -> Sequence[int]:
+        return self._process.members()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+
+class MailProxy(Contender):
+    """nginx's mail proxy with its own http server as auth server, answering a constant."""
+
+    name = "nginx"
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self.port, auth = free_port(), free_port()
+        tls = ""
+        if setting.certificate is not None:
+            chain, key = setting.certificate
+            tls = f"ssl_certificate {chain}; ssl_certificate_key {key};"
+            tls += "starttls on;" if setting.tls == "starttls" else ""
+        mail = f"""
+            server_name proxy.example.net;
+            auth_http {HOST}:{auth}/;
+            xclient off;
+            {tls}
+            server {{
+                listen {HOST}:{self.port}{" ssl" if setting.tls == "implicit" else ""};
+                protocol smtp;
+                smtp_auth {"plain login" if setting.auth else "none"};
+                smtp_capabilities "SIZE 100000000" PIPELINING 8BITMIME;
+            }}
+        """
+        headers = f"Auth-Status OK; Auth-Server {HOST}; Auth-Port {setting.backend}".split("; ")
+        http = f"""
+            keepalive_requests 1000000;
+            server {{
+                listen {HOST}:{auth};
+                location / {{
+                    {"".join(f"add_header {header};" for header in headers)}
+                    return 204;
+                }}
+            }}
+        """
+        self._process = Nginx(folder, mail, self.port, http, workers=setting.workers, connections=MAX_CONNECTIONS)
+
+    def proxies(self) -> Sequence[int]:
+        return self._process.members()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+
+class Gate(Contender):
+    """smtpgate as an operator runs it: workers under gunicorn's arbiter, Redis, and authsvc where clients log in."""
+
+    name = "smtpgate"
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        store = folder / "redis"
+        store.mkdir()
+        self._redis = Redis(store)
+        listener: dict[str, object] = {
+            "name": "bench",
+            "auth": ["plain", "login"] if setting.auth else ["none"],
+            "capabilities": ["SIZE 100000000", "PIPELINING", "8BITMIME"],
+        }
+        if setting.certificate is not None:
+            chain, key = setting.certificate
+            listener |= {"tls": setting.tls, "certificate": [{"cert": str(chain), "key": str(key)}]}
+        try:
+            self._stack = Stack(
+                folder,
+                [(HOST, setting.backend)],
+                store=self._redis.unix_uri,
+                workers=setting.workers,
+                listeners=[listener],
+                policy={"limits.yaml": LIMITS + setting.extra_limits},
+                auth_url=OWN if setting.auth else None,
+                users=setting.users,
+                authsvc={"argon2id": {"memory": "64MiB", "passes": 3, "lanes": 4}},
+            )
+        except BaseException:
+            self._redis.stop()
+            raise
+        self.port = self._stack.proxy[1]
+
+    def proxies(self) -> Sequence[int]:
+        return self._stack.process.members()
+
+    def helpers(self) -> Sequence[int]:
+        auth: Process | None = self._stack.auth_process
+        return [*self._redis.members(), *(auth.members() if auth is not None else ())]
+
+    def stop(self) -> None:
+        self._stack.stop()
+        self._redis.stop()
+
+
+def start(name: str, folder: Path, setting: Setting) -> Contender:
+    """The contender of that name, ready. folder: an empty one of its own."""
+    kinds: dict[str, type[Direct | Forwarder | MailProxy | Gate]] = {
+        one.name: one for one in (Direct, Forwarder, MailProxy, Gate)
+    }
+    folder.mkdir(parents=True)
+    return kinds[name](folder, setting)
