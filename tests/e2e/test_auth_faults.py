@@ -217,7 +217,7 @@ def test_a_service_that_is_away_for_recipients(stack: Stack) -> None:
         assert backend.conversations == []
 
 
-@pytest.mark.parametrize("host", [HOST, "127.0.0.1", "127.99.99.99", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", [pytest.param(HOST, id="own"), "127.0.0.1", "127.99.99.99", "::ffff:127.0.0.1"])
 def test_an_answer_may_not_send_us_to_ourselves(host: str, stack: Stack, client: RawClient) -> None:
     """A loop would take every connection that there is."""
     port = stack.listeners["relay"][1]

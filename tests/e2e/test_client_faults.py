@@ -18,7 +18,7 @@ import pytest
 from peers.process import HOST, free_port, wait_until
 from rawclient import RawClient
 from recorder import Act, Conversation, Recorder
-from stack import RELAY, SUBMISSION, Stack
+from stack import RELAY, SUBMISSION, UNSHARED, Stack
 from watch import Memory
 
 PORT = free_port()
@@ -42,6 +42,7 @@ def stack(start_module_stack: Callable[..., Stack]) -> Stack:
     return start_module_stack(
         [(HOST, PORT)],
         listeners=[RELAY, {"name": "hasty", "auth": ["none"], **brief}, boundless, SUBMISSION],
+        pool=UNSHARED,
         auth_url=None,
         proxy={"auth_http": nobody},
     )
@@ -268,7 +269,7 @@ MALFORMED = [
     (b"NOOP \0", INVALID),
     (b"MAIL FROM:<a\0@example.com>", INVALID),
     (b"MAIL FROM:<a@example.com> " + b" ".join(b"X%d=1" % n for n in range(11)), INVALID),
-    (b"NOOP " + b"x " * 11, INVALID),
+    (b"NOOP " + b"x " * 12, INVALID),
     (b"EHLO", b"501 5.5.4 Invalid argument\r\n"),
     (b"MAIL", b"501 5.5.4 Invalid argument\r\n"),
     (b"MAIL FROM:a b", b"501 5.1.7 Bad sender address syntax\r\n"),

@@ -250,7 +250,7 @@ def test_a_whole_session_in_three_segments(stack: Stack, mta: Postfix, recipient
 
 
 def test_chunks_where_chunking_is_offered(stack: Stack, mta: Postfix, recipient: str) -> None:
-    """RFC 3030: no dots are stuffed, and the end is counted. Postfix gets it as one DATA."""
+    """RFC 3030: no dots are stuffed, and the end is counted. Postfix gets chunks too."""
     with RawClient(stack.listeners["wide"]) as client:
         assert b"250-CHUNKING\r\n" in client.greeted().ask(b"EHLO client.example")
         client.login().envelope(recipient=recipient.encode())
@@ -261,7 +261,7 @@ def test_chunks_where_chunking_is_offered(stack: Stack, mta: Postfix, recipient:
             client.send(b"BDAT %d%b\r\n" % (end - start, last) + WIRE[start:end])
         replies = [client.reply() for _ in cuts[1:]]
         assert [reply[:4] for reply in replies] == [b"250 "] * 5
-        assert replies[-1].startswith(b"250 2.0.0 Ok: queued as ")
+        assert b" bytes queued as " in replies[-1]  # its words for BDAT
         client.envelope(recipient=recipient.encode()).send(b"BDAT 8\r\nA: b\r\n\r\nBDAT 0 LAST\r\nQUIT\r\n")
         assert [client.reply()[:4] for _ in range(3)] == [b"250 ", b"250 ", b"221 "]
     assert sorted(arrived(mta, recipient)) == sorted([TEXT, b"A: b\n\n"])

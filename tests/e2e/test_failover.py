@@ -6,16 +6,15 @@ client that has not come to its text yet notices nothing. Shown with two real Po
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import pytest
+from ledger import DYING, LOST, Ledger
 from peers.fixtures import StartPostfix
 from peers.postfix import Postfix
 from peers.process import HOST, free_port, wait_until
@@ -34,74 +33,14 @@ DONE = b"250 2.0.0 recorded\r\n"
 # --- a backend ends in the middle --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What the clients were told. delivered: answered 250. failed: message -> step and reply."""
-
-    delivered: set[int] = field(default_factory=set)
-    failed: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-
-    def send(self, client: RawClient, number: int) -> None:
-        """One transaction, without trying again. Its steps are spread, so that some client is in each of them."""
-        steps = [
-            ("MAIL", [b"MAIL FROM:<m%d@example.com>\r\n" % number]),
-            ("RCPT", [b"RCPT TO:<b@example.com>\r\n"]),
-            ("DATA", [b"DATA\r\n"]),
-            ("text", [b"Subject: %d\r\n\r\n" % number, b"line\r\n" * 300, b"line\r\n" * 200 + b".\r\n"]),
-        ]
-        for step, parts in steps:
-            for octets in parts:
-                client.send(octets)
-                time.sleep(0.002)
-            reply = client.reply(60)
-            if reply[:1] not in (b"2", b"3"):
-                self.failed[number] = step, reply
-                client.ask(b"RSET")
-                return
-        self.delivered.add(number)
-
-
-def run(address: tuple[str, int], ledger: Ledger) -> None:
-    """Half of the clients come anew for each message, the others stay for all of theirs."""
-
-    def stays(mine: int) -> None:
-        with RawClient(address) as client:
-            client.greeted()
-            for number in range(mine, MESSAGES, CLIENTS):
-                ledger.send(client, number)
-
-    def returns(mine: int) -> None:
-        for number in range(mine, MESSAGES, CLIENTS):
-            with RawClient(address) as client:
-                ledger.send(client.greeted(), number)
-                client.ask(b"QUIT")
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        for one in [pool.submit(stays if mine % 2 else returns, mine) for mine in range(CLIENTS)]:
-            one.result()
-
-
-def copies(*backends: Postfix) -> Counter[int]:
-    """How often each message was accepted. By queue id: a Postfix that was killed while it delivered may write a
-    file again, which is its own affair."""
-    accepted = set()
-    for mta in backends:
-        for one in mta.messages():
-            found = re.search(r" id ([0-9A-F]+)", one.trace["received"])
-            assert found is not None
-            assert one.content.count(b"line\n") == 500  # whole, or not at all
-            accepted.add((int(one.trace["return-path"][2:].partition("@")[0]), mta.name, found[1]))
-    return Counter(number for number, _, _ in accepted)
-
-
 @pytest.mark.parametrize("end", [Postfix.stop, Postfix.kill], ids=["stopped", "killed"])
 def test_every_message_that_got_250_is_delivered_once(
     end: Callable[[Postfix], None], postfix: StartPostfix, start_stack: Callable[..., Stack]
 ) -> None:
     first, second = postfix(2)
     stack = start_stack([(HOST, first.port), (HOST, second.port)], listeners=[RELAY], auth_url=None)
-    ledger = Ledger()
-    clients = threading.Thread(target=run, args=(stack.proxy, ledger))
+    ledger = Ledger(MESSAGES)
+    clients = threading.Thread(target=ledger.run, args=(stack.proxy, CLIENTS))
     clients.start()
     wait_until(lambda: len(ledger.delivered) >= END_AFTER, "the clients are under way", 30)
     end(first)
@@ -111,21 +50,16 @@ def test_every_message_that_got_250_is_delivered_once(
     first.start()
     wait_until(lambda: first.queued() == second.queued() == 0, "both queues are empty", 30)
 
-    count = copies(first, second)
-    lost = ledger.delivered - count.keys()
-    twice = {number for number, times in count.items() if times > 1}
-    unknown = ledger.failed.keys() & count.keys()
-    steps = Counter(step for step, _ in ledger.failed.values())
-    print(f"250: {len(ledger.delivered)}, lost {len(lost)}, twice {len(twice)}; failed: {dict(steps)}")
-    print(f"of the failed {len(unknown)} were delivered all the same (their answer was lost)")
-    assert lost == set()
-    assert twice == set()
-    assert len(ledger.delivered) + len(ledger.failed) == MESSAGES
+    balance = ledger.close(first, second)
+    print(balance)
+    assert balance.lost == set()
+    assert balance.twice == set()
+    assert ledger.told == MESSAGES
     # Only those whose text was on its way; each client has one at a time.
-    assert steps.keys() <= {"text"}
-    assert {reply for _, reply in ledger.failed.values()} <= {b"451 4.4.2 Mail server lost, try again later\r\n"}
+    assert balance.failed.keys() <= {"text"}
+    assert {reply for _, reply in ledger.failed.values()} <= {LOST, DYING}
     assert len(ledger.failed) <= CLIENTS
-    assert len(unknown) <= len(stack.log_events("transaction", outcome="unknown"))
+    assert len(balance.unheard) <= len(stack.log_events("transaction", outcome="unknown"))
     assert stack.log_events("backend_failed") != []  # sessions did move
     assert first.count() > 0
     assert second.count() > first.count()
@@ -159,6 +93,8 @@ def test_a_backend_that_hangs_costs_a_bounded_time_and_comes_back(
 
 ONE, TWO = free_port(), free_port()
 PAIR = f'[{{name: b1, addr: "{HOST}:{ONE}"}}, {{name: b2, addr: "{HOST}:{TWO}"}}]'
+# Each session has a connection of its own, so that connections tell who was chosen.
+PLAIN = "health: {probe: off}\n    reuse: {idle: 0s}"
 POOLS = f"""
 version: 1
 routes:
@@ -168,15 +104,20 @@ routes:
   - {{name: narrow, match: {{}}, pool: narrow}}
 pools:
   turns:
+    {PLAIN}
     backends: {PAIR}
   heavy:
+    {PLAIN}
     backends:
       - {{name: b1, addr: "{HOST}:{ONE}", weight: 3}}
       - {{name: b2, addr: "{HOST}:{TWO}"}}
   least:
+    {PLAIN}
     balance: least_conn
     backends: {PAIR}
   narrow:
+    {PLAIN}
+    queue: {{max: 0}}
     backends:
       - {{name: b1, addr: "{HOST}:{ONE}", max_conns: 2}}
       - {{name: b2, addr: "{HOST}:{TWO}", max_conns: 3}}

@@ -26,6 +26,12 @@ TEXT = b"Subject: x\r\n\r\nx\r\n"
 ONE, TWO = free_port(), free_port()
 SEARCH = 2.0  # seconds; `failover: deadline` below
 
+# What one test does to a backend is not held against it in the next, and each session has a connection of its own.
+FORGETFUL = """
+    health: {probe: off}
+    breaker: {max_open: 0%}
+    reuse: {idle: 0s}"""
+
 # A pool of one backend; one of two; and one that shows its backend's own words. The recipient chooses.
 ROUTES = f"""
 version: 1
@@ -34,13 +40,13 @@ routes:
   - {{name: frank, match: {{rcpt_domain: frank.example}}, pool: frank}}
   - {{name: default, match: {{}}, pool: core}}
 pools:
-  core:
+  core:{FORGETFUL}
     backends: [{{name: b1, addr: "{HOST}:{ONE}"}}]
     failover: {{deadline: {SEARCH:g}s}}
-  two:
+  two:{FORGETFUL}
     backends: [{{name: b1, addr: "{HOST}:{ONE}"}}, {{name: b2, addr: "{HOST}:{TWO}"}}]
     failover: {{deadline: {SEARCH:g}s}}
-  frank:
+  frank:{FORGETFUL}
     pass_error_message: true
     backends: [{{name: b1, addr: "{HOST}:{ONE}"}}]
 """

@@ -22,7 +22,7 @@ from peers.fixtures import StartPostfix
 from peers.process import HOST, free_port, wait_until
 from rawclient import TIMEOUT, RawClient
 from recorder import Conversation, Recorder
-from stack import AUTH, CAPABILITIES, Stack
+from stack import AUTH, CAPABILITIES, UNSHARED, Stack
 from watch import leaked, users_yaml
 
 BACKEND = free_port()
@@ -179,6 +179,7 @@ def stack(start_module_stack: Callable[..., Stack]) -> Iterator[Stack]:
         [(HOST, BACKEND)],
         listeners=LISTENERS,
         users=users_yaml({"ann": PASSWORD}),
+        pool=UNSHARED,  # a conversation is a case
         authsvc={"failed_login_wait": "0s"},
         proxy={"log": {"format": "json", "level": "debug"}},
     )

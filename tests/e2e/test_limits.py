@@ -117,7 +117,7 @@ def test_a_broken_edit_changes_nothing_and_is_told_with_its_place(demo: Stack) -
         assert told["level"] == "error"
         [problem] = told["problems"]
         place = f"{demo.policies}/limits.yaml:{at + 1}:5: limits[user.msgs.min].rate: "
-        assert problem == place + "6000 is not a rate; expected a count and a period, e.g. 60/1m, 2000/1d"
+        assert problem == place + "6000 is not a rate; expected a count and a period, e.g. 60/1m, 2000/1d, 2GiB/1d"
         wait_until(lambda: len(demo.auth_log_events("policies_rejected")) == 1, "the auth service tells it too")
         # What was in force is in force: the limit still speaks, and with its own rate.
         assert DENIED.fullmatch(client.ask(b"MAIL FROM:<a@example.com>"))

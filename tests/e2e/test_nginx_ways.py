@@ -15,7 +15,6 @@ import re
 import smtplib
 import socket
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,44 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates, make_certificates
 from peers.dovecot import Dovecot
 from peers.fixtures import StartNginx
 from peers.nginx import Nginx
 from peers.process import HOST, Process, free_port, wait_until
 from rawclient import RawClient
 from recorder import Recorder
-from stack import RELAY, SUBMISSION, Stack
+from stack import RELAY, SUBMISSION, UNSHARED, Stack
 
 ROOT = Path(__file__).parents[2]
 LETTER = b"Subject: x\r\n\r\nx\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """PEM files: an authority, a server's certificate for HOST, and a client's for CN=test."""
-
-    ca: Path
-    server: tuple[Path, Path]
-    client: tuple[Path, Path]
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    def issue(name: str, subject: str, *extensions: str) -> tuple[Path, Path]:
-        new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", subject]
-        issuer = ["-x509", "-days", "1", *(["-CA", "ca.pem", "-CAkey", "ca.key"] if name != "ca" else [])]
-        openssl(*new, *issuer, *extensions, "-keyout", f"{name}.key", "-out", f"{name}.pem")
-        return folder / f"{name}.pem", folder / f"{name}.key"
-
-    ca, _ = issue("ca", "/CN=test authority")
-    server = issue("server", "/CN=mail.example.com", "-addext", f"subjectAltName=IP:{HOST}")
-    client = issue("client", "/O=Acme/CN=test", "-addext", "basicConstraints=critical,CA:FALSE")
-    return Certificates(ca, server, client)
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def trusting(certificates: Certificates, *, as_client: bool = False) -> ssl.SSLContext:
@@ -560,6 +537,7 @@ def test_a_client_that_leaves_while_the_service_thinks(tmp_path: Path, listener:
             tmp_path,
             [backend.address],
             listeners=[SUBMISSION, RELAY],
+            pool=UNSHARED,
             auth_url=None,
             proxy={"auth_http": {"url": url, "timeout": "60s"}},
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Protocol
 
 import pytest
 from peers.dovecot import Dovecot
+from peers.exim import Exim
 from peers.haproxy import HAProxy
 from peers.mariadb import MariaDB
 from peers.nginx import Nginx
+from peers.opensmtpd import OpenSMTPD
 from peers.postfix import Postfix
 from peers.postgres import Postgres
 from peers.process import require
@@ -21,6 +25,10 @@ from peers.smtptools import SmtpSink
 
 class StartPostfix(Protocol):
     def __call__(self, n: int = 1, main: Mapping[str, str] | None = None) -> list[Postfix]: ...
+
+
+class StartExim(Protocol):
+    def __call__(self, tls: tuple[str, str] | None = None) -> Exim: ...
 
 
 class StartNginx(Protocol):
@@ -98,6 +106,40 @@ def postfix() -> Iterator[StartPostfix]:
             return new
 
         yield start
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that all users may enter, unlike tmp_path: mail servers run as several of them."""
+    folder = Path(tempfile.mkdtemp(prefix="smtpgate-peer-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def exim(open_folder: Path) -> Iterator[StartExim]:
+    """`exim(tls)`: a running Exim."""
+    with ExitStack() as stack:
+
+        def start(tls: tuple[str, str] | None = None) -> Exim:
+            folder = open_folder / "exim"
+            folder.mkdir()
+            server = Exim(folder, tls)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def opensmtpd(open_folder: Path) -> Iterator[OpenSMTPD]:
+    """A running OpenSMTPD."""
+    folder = open_folder / "opensmtpd"
+    folder.mkdir()
+    server = OpenSMTPD(folder)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from peers.process import Process, require
 
-# One worker, as root where the tests are: the folders of a test are readable by their owner only.
+# As root where the tests are: the folders of a test are readable by their owner only.
 CONF = """\
 {modules}
 {user}
-worker_processes 1;
+worker_processes {workers};
 pid nginx.pid;
 error_log {folder}/error.log info;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 mail {{
 {mail}
 }}
@@ -30,9 +30,14 @@ http {{
 
 
 class Nginx(Process):
-    """`mail` and `http` are the insides of those two blocks; `port` is one that they open, to wait for."""
+    """`mail` and `http` are the insides of those two blocks; `port` is one that they open, to wait for.
 
-    def __init__(self, folder: Path, mail: str, port: int, http: str = "") -> None:
+    workers, connections: of worker_processes and worker_connections.
+    """
+
+    def __init__(
+        self, folder: Path, mail: str, port: int, http: str = "", *, workers: int = 1, connections: int = 1024
+    ) -> None:
         program = require("nginx")
         modules = [require("libnginx-mod-mail")]
         if "js_" in http:
@@ -45,6 +50,8 @@ class Nginx(Process):
                 folder=folder,
                 mail=mail,
                 http=http,
+                workers=workers,
+                connections=connections,
             )
         )
         self.port = port

@@ -15,8 +15,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 
 import pytest
+from peers import unpacked
 
 START_TIMEOUT = 15.0
 """Seconds for a peer to answer. Postfix takes under one; a loaded machine is slower."""
@@ -78,6 +80,16 @@ def require_root(why: str) -> None:
     """As `require`, where the tests do not run as root."""
     if os.geteuid() != 0:
         _do_without(f"needs root: {why}")
+
+
+def require_unpacked(name: str) -> None:
+    """As `require`, for a server of peers/unpacked.py. A machine that has no mount namespaces for us cannot be helped
+    by installing anything: there the test is skipped.
+    """
+    if not unpacked.can_run():
+        pytest.skip("needs mount namespaces and overlayfs: unshare --mount is not permitted here")
+    if unpacked.tree(name) is None:
+        _do_without(f"needs {unpacked.FOLDER / name}; python tests/peers/unpacked.py makes it when run as root")
 
 
 def _do_without(why: str) -> None:
@@ -142,7 +154,7 @@ class Process:
 
         wait_until(up, f"{self.name} answers on {HOST}:{port}", timeout)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """To the program itself, not to its children."""
         self._popen.send_signal(number)
 
@@ -189,7 +201,7 @@ class Process:
                 pids.append(int(stat.parent.name))
         return pids
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _signal_all(self, number: Signals) -> None:
         # Again until nobody is new: a child may be forked while we look.
         done: set[int] = set()
         while new := set(self.members()) - done:
