@@ -30,7 +30,7 @@ def stand(lines: Lines, key: str, served: list[int], number: int, *, patient: bo
 def test_they_are_served_in_the_order_in_which_they_came() -> None:
     lines, served = Lines(), list[int]()
     waiters = [gevent.spawn(stand, lines, "k", served, n) for n in range(20)]
-    gevent.joinall(waiters, timeout=SOON, raise_error=True)
+    gevent.joinall(waiters, timeout=30, raise_error=True)
     assert served == list(range(20))
     assert len(lines) == 0
     assert not lines.waiting("k")

@@ -195,7 +195,7 @@ def test_term_lets_transactions_finish_and_cuts_what_does_not(start_stack: Calla
             assert client.reply() == GOODBYE
             assert client.at_end()
             assert time.monotonic() - began < AT_ONCE
-        assert not answers(stack.proxy[1])
+        wait_until(lambda: not answers(stack.proxy[1]), "the last worker has closed its listener", AT_ONCE)
         # A second recipient, the text, and its 250 come all behind the TERM; only then it is over.
         assert mailing.ask(b"RCPT TO:<c@example.com>").startswith(b"250 ")
         mailing.opened().send(b"Subject: y\r\n\r\ny\r\n.\r\n")
