@@ -24,6 +24,7 @@ from gunicorn.app.base import BaseApplication
 from smtpgate import __version__, config
 from smtpgate.clock import SystemClock
 from smtpgate.document import DocumentError, Problem
+from smtpgate.drivers.accesslog import AccessLog
 from smtpgate.drivers.arbiter import ProxyArbiter, let_go
 from smtpgate.drivers.authhttp import AuthHttp
 from smtpgate.drivers.backends import Direct, ListenerBackends, PoolBackends
@@ -131,6 +132,7 @@ def build_gate(started: Started, node: NodeFile | None) -> Gate:
         holds=lines,
         shaper=Shaper(engine, clock),
         backends=backends,
+        records=AccessLog(journal),
         journal=journal,
         clock=clock,
         token=lambda octets: secrets.token_hex(octets),

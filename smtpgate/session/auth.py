@@ -25,6 +25,7 @@ from smtpgate.session.ports import (
     AuthWait,
     Ports,
 )
+from smtpgate.session.records import AuthRecord
 from smtpgate.smtp import replies, sasl
 from smtpgate.smtp.events import Auth, AuthLine, Closed, Event
 from smtpgate.smtp.replies import Reply
@@ -77,19 +78,16 @@ class Login:
         gathered = self._gather(event)
         if not isinstance(gathered, sasl.Credentials):
             return gathered
+        began = self._ports.clock.monotonic()
         answer = self.ask(self._client.claims(gathered))
+        seconds = self._ports.clock.monotonic() - began
         # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
         self._restart_timeout()
         if isinstance(answer, AuthGranted) and not gathered.user and answer.user is None:
             answer = self._named(gathered, answer)
         reply = self._admit(gathered, answer) if isinstance(answer, AuthGranted) else answer
-        self._ports.journal.info(
-            "auth",
-            **self._client.who(),
-            login=text_of(gathered.user),
-            method=gathered.method,
-            result=reply.code,
-        )
+        record = AuthRecord(self._client.who(), text_of(gathered.user), gathered.method, reply, seconds)
+        self._ports.records.authentication(record)
         if isinstance(answer, AuthGranted):
             return reply
         return self._told_why(gathered, reply) or reply
@@ -143,7 +141,7 @@ class Login:
         return self._unavailable(answer.reason)
 
     def _unavailable(self, reason: str) -> Reply:
-        self._ports.journal.error("auth_unavailable", **self._client.who(), reason=reason)
+        self._ports.journal.error("auth_unavailable", **self._client.who().fields(), reason=reason)
         return replies.INTERNAL_ERROR
 
     def _gather(self, event: Auth) -> sasl.Credentials | Reply | Closed:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from smtpgate.policy.model import Facts, grown
 from smtpgate.session.ports import AuthGranted, AuthQuery, Identity, Peer, Proxied, TlsInfo
+from smtpgate.session.records import Who
 from smtpgate.smtp.encode import UNAVAILABLE
 from smtpgate.smtp.events import Hello, Mail, Rcpt, Xclient, Xforward
 from smtpgate.smtp.sasl import Credentials
@@ -116,12 +117,12 @@ class Client:
         """XFORWARD: for the log of the next transaction, and for nothing else."""
         self._forwarded.update(told.attributes)
 
-    def forwarded(self) -> dict[str, object]:
-        """What XFORWARD told of the transaction that has just ended, as fields of its line; the next one has its own
-        (Postfix, XFORWARD_README).
+    def forwarded(self) -> dict[str, str]:
+        """What XFORWARD told of the transaction that has just ended; the next one has its own (Postfix,
+        XFORWARD_README).
         """
         told, self._forwarded = self._forwarded, {}
-        return {"xforward": told} if told else {}
+        return told
 
     def greeted(self, hello: Hello) -> None:
         self._extended = self._extended or hello.extended  # nginx: who ever said EHLO is replayed as EHLO
@@ -206,20 +207,20 @@ class Client:
             tls=self.tls,
         )
 
-    def who(self) -> dict[str, object]:
-        """The fields that every log line of the session has. via: who has spoken for the client, the nearest to it
-        first; only where somebody has.
-        """
+    def who(self) -> Who:
+        """What every record of the session says of it."""
         facts = self.facts
         spoken = [self._relay, None if self._proxied is None else self._proxied.via]
-        via = ", ".join(one for one in spoken if one is not None)
-        return {
-            "session": self.session,
-            "client": facts.client,
-            "listener": facts.listener,
-            "user": facts.user,
-            **({"via": via} if via else {}),
-        }
+        return Who(
+            session=self.session,
+            listener=self._listener,
+            client=facts.client,
+            name=self.name,
+            user=facts.user,
+            helo=facts.helo,
+            tls=None if self.tls is None else self.tls.protocol,
+            via=", ".join(one for one in spoken if one is not None),
+        )
 
 
 def _told(value: T | None, before: T, own: T) -> T:

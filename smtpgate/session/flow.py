@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from smtpgate.clock import Deadline
+from smtpgate.live import SessionView
 from smtpgate.policy.model import Event as PolicyEvent
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
@@ -27,6 +28,7 @@ from smtpgate.session.ports import (
     StreamLost,
     StreamTimeout,
 )
+from smtpgate.session.records import SessionRecord
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
 from smtpgate.smtp.events import (
@@ -97,6 +99,7 @@ class Session:
         self._settings = settings
         self._ports = ports
         self._started = ports.clock.monotonic()
+        self._began = ports.clock.now()
         self._ended = "cut off"  # unless it comes to another end: the drain's time is over, or a bug
         # Seconds that the client may keep us waiting, in all, from the greeting to a backend (nginx's `timeout`);
         # None once it is there. Our own waits, for policy, auth_http and backends, do not count.
@@ -105,7 +108,7 @@ class Session:
         session = ports.token(SESSION_ID_OCTETS)
         trusted = bool(settings.xclient) and is_among(stream.peer.host, settings.xclient)
         self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None, trusted=trusted)
-        self._client = Client(session, stream.peer, settings.listener, stream.tls, ports.clock.now(), proxied)
+        self._client = Client(session, stream.peer, settings.listener, stream.tls, self._began, proxied)
         self._account = Account()  # of the connection
         self._policing = Policing(ports, self._client, self._attending)
         self._relay = Relay(ports, server_name, session)
@@ -123,6 +126,7 @@ class Session:
         self._mailing = Mailing(ports, self._client, self._policing, self._relay, self._login, settings.envelope)
 
     def run(self) -> None:
+        self._ports.records.opened(self)
         try:
             self._serve()
         except StreamTimeout:
@@ -139,6 +143,23 @@ class Session:
             self._login.forget()
             self._policing.settle(self._account)
             self._log()
+
+    def view(self) -> SessionView:
+        """What it is doing now, for the operator."""
+        who = self._client.who()
+        return SessionView(
+            session=who.session,
+            listener=who.listener,
+            client=who.client,
+            name=who.name,
+            user=who.user,
+            tls=who.tls,
+            since=self._began,
+            phase=self._mailing.phase,
+            transactions=self._mailing.count,
+            transaction=self._mailing.transaction,
+            backend=self._relay.backend,
+        )
 
     def _serve(self) -> None:
         if self._greet():
@@ -161,7 +182,7 @@ class Session:
         """A client is there: the limits on connections, then its name."""
         refused = self._policing.ask(PolicyEvent.CONNECT, self._client.facts, self._account)
         if refused is not None:
-            self._ended = f"refused by {refused.limit}"
+            self._ended = f"refused by {refused.denial.limit}"
             return refused.reply.closing()
         names = self._ports.names
         if names is not None and not self._client.introduced:
@@ -192,7 +213,7 @@ class Session:
             raise StreamLost("client closed the connection before the greeting")
         self._ended = "client was rejected before greeting"
         shown = said[:MAX_SHOWN].decode("ascii", "backslashreplace")
-        self._ports.journal.info("early_talker", **self._client.who(), said=shown)
+        self._ports.journal.info("early_talker", **self._client.who().fields(), said=shown)
         return replies.EARLY_TALKER
 
     def _next_event(self) -> Event:
@@ -353,14 +374,11 @@ class Session:
             pass
 
     def _log(self) -> None:
-        impostures = self._protocol.impostures  # how often it has tried to speak for others
-        self._ports.journal.info(
-            "session",
-            **self._client.who(),
-            helo=self._client.facts.helo,
-            tls=self._client.tls.protocol if self._client.tls else None,
+        record = SessionRecord(
+            who=self._client.who(),
             transactions=self._mailing.count,
-            **({"impostures": impostures} if impostures else {}),
-            seconds=round(self._ports.clock.monotonic() - self._started, 3),
+            impostures=self._protocol.impostures,
+            seconds=self._ports.clock.monotonic() - self._started,
             end=self._ended,
         )
+        self._ports.records.session(record)

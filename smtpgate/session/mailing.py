@@ -15,6 +15,7 @@ from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
 from smtpgate.session.policing import Account, Policing
 from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, Lane, PoolTarget, Ports, Target
+from smtpgate.session.records import Timings, TransactionRecord
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
 from smtpgate.smtp.events import BodyEnd, BodyFault, Mail, Rcpt
@@ -33,6 +34,7 @@ class Transaction:
     text may be read, where that is limited.
     """
 
+    id: str
     mail: Mail
     facts: Facts
     started: float
@@ -74,6 +76,18 @@ class Mailing:
         return self._current is not None
 
     @property
+    def transaction(self) -> str | None:
+        """The id of the one that is under way."""
+        return None if self._current is None else self._current.id
+
+    @property
+    def phase(self) -> str:
+        """In the words of live.SessionView."""
+        if self._current is None:
+            return "idle"
+        return "data" if self._relay.texting else "mail"
+
+    @property
     def lane(self) -> Lane | None:
         """How fast the text that is under way may be read; None: as fast as the client and the backend are."""
         return None if self._current is None else self._current.lane
@@ -81,6 +95,7 @@ class Mailing:
     def begin(self, event: Mail) -> Reply:
         """MAIL. The backend hears of it with the first recipient, when the route is known."""
         sender = event.sender
+        transaction = f"{self._client.session}.{self.count + 1}"
         facts = grown(
             self._client.facts,
             time=self._ports.clock.now(),
@@ -89,7 +104,7 @@ class Mailing:
             sender_domain=sender.domain.lower(),
             method=self._client.facts.method or "none",
             size=event.params.size,
-            transaction=f"{self._client.session}.{self.count + 1}",
+            transaction=transaction,
         )
         account = Account()
         refused = self._policing.ask(Event.MAIL, facts, account)
@@ -97,7 +112,7 @@ class Mailing:
             return refused.reply
         self.count += 1
         self._relay.begin(event)
-        self._current = Transaction(event, facts, self._ports.clock.monotonic(), account)
+        self._current = Transaction(transaction, event, facts, self._ports.clock.monotonic(), account)
         return replies.OK
 
     def rcpt(self, event: Rcpt) -> Reply:
@@ -244,7 +259,8 @@ class Mailing:
             return AddressTarget(*granted.server)
         routed = self._ports.policy.route(facts)
         if routed is None:
-            self._ports.journal.error("no_route", **self._client.who(), reason="auth_http names no way, and no route")
+            reason = "auth_http names no way, and no route"
+            self._ports.journal.error("no_route", **self._client.who().fields(), reason=reason)
             return replies.INTERNAL_ERROR
         return routed
 
@@ -254,21 +270,23 @@ class Mailing:
             current.lane.close()
         self._policing.settle(current.account, ours=current.failed)
         target = current.way[0] if current.way else None
-        self._ports.journal.info(
-            "transaction",
-            **self._client.who(),
-            transaction=current.facts.transaction,
-            sender=current.facts.sender,
-            rcpts=len(current.recipients),
-            recipients=current.recipients[:MAX_LISTED_RECIPIENTS],
-            rcpts_refused=current.refused,
+        record = TransactionRecord(
+            who=self._client.who(),
+            transaction=current.id,
+            sender=current.facts.sender or "",
+            recipients=tuple(current.recipients[:MAX_LISTED_RECIPIENTS]),
+            accepted=len(current.recipients),
+            rejected=current.refused,
             size=current.size,
-            seconds=round(self._ports.clock.monotonic() - current.started, 3),
+            seconds=self._ports.clock.monotonic() - current.started,
+            timings=Timings(),
             pool=target.pool if isinstance(target, PoolTarget) else None,
             route=target.route if isinstance(target, PoolTarget) else None,
             backend=self._relay.backend,
             replays=self._relay.replays,
-            reply=f"{reply.code} {reply.text}" if reply else None,
+            reply=reply,
+            queue_id=None,
             outcome="unknown" if self._relay.unknown_outcome else outcome,
-            **self._client.forwarded(),
+            forwarded=self._client.forwarded(),
         )
+        self._ports.records.transaction(record)

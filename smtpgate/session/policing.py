@@ -16,6 +16,7 @@ from smtpgate.clock import Deadline
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, Paid, Slot
 from smtpgate.session.client import Client
 from smtpgate.session.ports import Lane, Place, Ports
+from smtpgate.session.records import DenialRecord
 from smtpgate.smtp.replies import Reply
 
 # Seconds. A store that says "now" and then "no", again and again, is not asked in a loop.
@@ -41,7 +42,7 @@ class Account:
 class Refusal:
     """What the client is told, and by which limit."""
 
-    limit: str
+    denial: DenialRecord
     reply: Reply
 
 
@@ -65,7 +66,7 @@ class Policing:
         if decision.denial is not None and decision.denial.hold > 0.0:
             decision, held = self._hold(event, facts, decision, decision.denial)
         for denial in decision.shadow:
-            self._log(self._ports.journal.info, "would_deny", event, facts, denial)
+            self._ports.records.denial(self._record(event, facts, denial, shadow=True))
         if decision.denial is not None:
             return self._refuse(event, facts, decision.denial, held)
         account.paid += decision.paid
@@ -138,25 +139,26 @@ class Policing:
             return place.rest(seconds) and place.first
 
     def _refuse(self, event: Event, facts: Facts, denial: Denial, held: float) -> Refusal:
-        self._log(self._ports.journal.warning, "denied", event, facts, denial, held=round(held, 3))
+        record = self._record(event, facts, denial, held=held)
+        self._ports.records.denial(record)
         if denial.delay > 0.0:
             with self._attending():
                 self._ports.clock.sleep(denial.delay)
         text = denial.reply
-        return Refusal(denial.limit, Reply(text.code, (f"{text.enhanced} {text.text}",), close=denial.close))
+        return Refusal(record, Reply(text.code, (f"{text.enhanced} {text.text}",), close=denial.close))
 
-    def _log(
-        self, write: Callable[..., None], name: str, event: Event, facts: Facts, denial: Denial, **more: object
-    ) -> None:
-        write(
-            name,
-            **self._client.who(),
+    def _record(
+        self, event: Event, facts: Facts, denial: Denial, *, held: float = 0.0, shadow: bool = False
+    ) -> DenialRecord:
+        return DenialRecord(
+            who=self._client.who(),
             transaction=facts.transaction,
             at=event.value,
             limit=denial.limit,
             subject=denial.subject,
-            retry=round(denial.retry, 3),
-            balance=round(denial.balance, 3),
+            retry=denial.retry,
+            balance=denial.balance,
             rule=denial.source,
-            **more,
+            held=held,
+            shadow=shadow,
         )

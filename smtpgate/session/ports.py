@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.journal import Journal
+from smtpgate.live import SessionView
 from smtpgate.policy.model import Decision, Event, Facts, Paid, Shape, Slot
 from smtpgate.routing.model import BackendSettings, BackendTls, Failover
+from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
 from smtpgate.smtp.replies import Reply
 
 if TYPE_CHECKING:
@@ -457,6 +459,26 @@ class MakeSpool(Protocol):
         """An empty spool that keeps `memory` octets in memory, and the rest in a temporary file."""
 
 
+class LiveSession(Protocol):
+    def view(self) -> SessionView:
+        """What it is doing now."""
+
+
+class Records(Protocol):
+    """Told of what has ended. Nothing here raises or waits: mail flows whatever becomes of its records."""
+
+    def opened(self, session: LiveSession) -> None:
+        """A session begins; session() tells its end."""
+
+    def session(self, record: SessionRecord) -> None: ...
+
+    def authentication(self, record: AuthRecord) -> None: ...
+
+    def transaction(self, record: TransactionRecord) -> None: ...
+
+    def denial(self, record: DenialRecord) -> None: ...
+
+
 class Draining(Protocol):
     def __call__(self) -> bool:
         """True once the process has been told to end: sessions finish their transaction and say 421."""
@@ -471,6 +493,7 @@ class Ports:
     holds: Holds
     shaper: Shaper
     backends: Backends
+    records: Records
     journal: Journal
     clock: Clock
     token: Token

@@ -72,6 +72,11 @@ class Relay:
         self.unknown_outcome = False
         self.outage = False  # the last refusal was for want of a mail server, and not in a mail server's words
 
+    @property
+    def texting(self) -> bool:
+        """A backend is reading the text."""
+        return self._text is not None
+
     def begin(self, mail: Mail) -> None:
         """MAIL was accepted by the proxy. The backend hears of it with the first recipient."""
         self._forget()

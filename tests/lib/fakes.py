@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from smtpgate.clock import Deadline
+from smtpgate.drivers.accesslog import AccessLog
 from smtpgate.policy.model import ALLOWED, Decision, Event, Facts, Paid, Shape, Slot
 from smtpgate.routing.model import BackendSettings, BackendTls, Failover
 from smtpgate.session.link import BackendLink
@@ -471,13 +472,15 @@ def ports(
     draining: Callable[[], bool] = bool,
     spool: FakeSpools | None = None,
 ) -> Ports:
+    journal = journal or ListJournal()
     return Ports(
         authenticator=authenticator,
         policy=policy or FakePolicy(),
         holds=FakeHolds(clock) if holds is None else holds,  # lines that nobody stands in are false
         shaper=shaper or FakeShaper(clock),
         backends=backends,
-        journal=journal or ListJournal(),
+        records=AccessLog(journal),
+        journal=journal,
         clock=clock,
         token=lambda octets: "0123456789abcdef"[: 2 * octets].ljust(2 * octets, "0"),
         draining=draining,

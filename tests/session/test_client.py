@@ -5,6 +5,7 @@ from fakes import CLIENT
 
 from smtpgate.session.client import Client, text_of
 from smtpgate.session.ports import AuthGranted, TlsInfo
+from smtpgate.session.records import Who
 from smtpgate.smtp.events import Address, Hello, Mail, MailParams, Rcpt, RcptParams
 from smtpgate.smtp.sasl import Credentials
 
@@ -25,7 +26,13 @@ def test_a_client_that_has_said_nothing(client):
     assert (identity.addr, identity.name, identity.helo, identity.login) == ("192.0.2.7", "[UNAVAILABLE]", None, None)
     assert (identity.extended, identity.method) == (False, "none")
     assert (identity.peer, identity.tls) == (CLIENT, None)
-    assert client.who() == {"session": "s1", "client": "192.0.2.7", "listener": "submission", "user": None}
+    assert client.who() == Who("s1", "submission", "192.0.2.7", "[UNAVAILABLE]", None, None, None)
+    assert client.who().fields() == {
+        "session": "s1",
+        "client": "192.0.2.7",
+        "listener": "submission",
+        "user": None,
+    }
 
 
 def test_who_ever_said_ehlo_is_introduced_by_ehlo(client):
