@@ -9,7 +9,7 @@ import gevent
 import pytest
 from click.testing import CliRunner
 
-from smtpgate import main
+from smtpgate import assembly, main
 from smtpgate.document import DocumentError
 from smtpgate.policy.model import Event, Facts
 from smtpgate.policy.store import LEASE
@@ -43,7 +43,7 @@ def _no_worker_outlives_its_test(monkeypatch):
     """What a worker leaves running sleeps as under monkey patching, and ends here."""
     spawned = []
     spawn = gevent.spawn
-    monkeypatch.setattr(main.SystemClock, "sleep", lambda self, seconds: gevent.sleep(seconds))
+    monkeypatch.setattr(assembly.SystemClock, "sleep", lambda self, seconds: gevent.sleep(seconds))
     monkeypatch.setattr(gevent, "spawn", lambda *args: spawned.append(spawn(*args)))
     yield
     gevent.killall(spawned)
@@ -133,7 +133,7 @@ def test_a_renewal_takes_the_new_settings(conf):
 
 def test_a_worker_born_into_broken_policies_begins_with_the_last_good_ones(conf, capsys, monkeypatch):
     # What goes on for ever in a worker would block this process, whose sleep is not gevent's.
-    monkeypatch.setattr(main.gevent, "spawn", lambda *_: None)
+    monkeypatch.setattr(gevent, "spawn", lambda *_: None)
     started = main.check(conf)
     (conf.parent / "policies" / "a.yaml").write_text("version: nine\n")
     with pytest.raises(DocumentError):
@@ -265,4 +265,4 @@ def test_a_renewal_keeps_the_tickets_of_listeners_that_stay_as_they_are(tmp_path
 
 
 def test_the_places_of_sessions_are_renewed_in_time():
-    assert 2 * main.RENEW_INTERVAL < LEASE
+    assert 2 * assembly.RENEW_INTERVAL < LEASE
