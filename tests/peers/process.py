@@ -27,6 +27,8 @@ STOP_TIMEOUT = 10.0
 """Seconds between asking a peer to end and killing it."""
 
 PROGRAMS = {
+    "chromium": "chromium",
+    "chromium-driver": "chromedriver",
     "dovecot-core": "dovecot",
     "dovecot-imapd": "/usr/lib/dovecot/imap",
     "dovecot-pop3d": "/usr/lib/dovecot/pop3",
@@ -37,7 +39,9 @@ PROGRAMS = {
     "nginx": "nginx",
     "postfix": "postfix",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
+    "prometheus": "prometheus",
     "redis-server": "redis-server",
+    "strace": "strace",
     "swaks": "swaks",
 }
 """Debian package: the program, or a pattern of the file, that proves it is there (the same list as in tools/test)."""
