@@ -40,7 +40,7 @@ class TextReader:
         scanner = self._scanner
         scanned = scanner.feed(buffer.take_all())
         if scanned.text:
-            events.append(Body(scanned.text))
+            events.append(Body(scanned.text, last=scanned.rest is not None and scanner.fault is None))
         if scanner.fault is not None and not self._told:
             self._told = True
             events.append(BodyFaulted(scanner.fault))

@@ -162,10 +162,12 @@ class Body:
     """A piece of a message, safe to pass on: CR and LF only as CRLF so far, no end of data inside.
 
     From DATA the octets are as on the wire (dots stuffed); from BDAT they are the content itself. No `Body` is
-    handed out once the body has a fault.
+    handed out once the body has a fault. last: no other follows in DATA's text, whose end has been read as well; of
+    two equal texts it may be told of one, for it depends on how the octets were cut.
     """
 
     data: bytes
+    last: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,10 +104,20 @@ TOO_BIG: Final = reply(552, "5.3.4 Message size exceeds fixed limit")  # RFC 187
 TOO_MANY_RECIPIENTS: Final = reply(452, "4.5.3 Too many recipients")  # RFC 5321 section 4.5.3.1.10
 OTHER_ROUTE: Final = reply(452, "4.5.3 Recipient takes another route, send it in another message")
 
+AUTH_UNAVAILABLE: Final = reply(454, "4.7.0 Temporary authentication failure")  # RFC 4954 section 6
+LOOKUP_FAILED: Final = reply(451, "4.3.0 Temporary lookup failure")  # Postfix's words for a table that is away
+TOO_MANY_ERRORS: Final = reply(421, "4.7.0 Too many errors", close=True)  # Postfix, smtpd_hard_error_limit
 NO_STORAGE: Final = reply(452, "4.3.1 Insufficient system storage")
+NO_RESOURCES: Final = reply(451, "4.3.1 Out of resources, try again later")  # of this machine: descriptors, memory
+NO_BACKEND: Final = reply(451, "4.4.1 No mail server available, try again later")
 BACKEND_LOST: Final = reply(451, "4.4.2 Mail server lost, try again later")
+BACKEND_CONFUSED: Final = reply(451, "4.3.0 Mail server broke the protocol, try again later")
 TIMED_OUT: Final = reply(421, "4.4.2 Timeout, closing connection", close=True)
 SHUTTING_DOWN: Final = reply(421, "4.3.2 Service shutting down, try again later", close=True)
+TOO_MANY_SESSIONS: Final = reply(421, "4.3.2 Too many connections, try again later", close=True)
+# Postfix's code for smtpd_client_connection_count_limit.
+TOO_MANY_OF_ADDRESS: Final = reply(421, "4.7.0 Too many connections from your address", close=True)
+TOO_MANY_OF_NETWORK: Final = reply(421, "4.7.0 Too many connections from your network", close=True)
 
 BODY_FAULTS: Final[Mapping[BodyFault, Reply]] = MappingProxyType(
     {

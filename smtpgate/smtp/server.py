@@ -2,7 +2,8 @@
 
 Owns the dialogue with one client: the buffer, the state, what is answered here and what becomes an event. An
 event is not followed by another until it is answered, so pipelined commands (RFC 2920) are carried out
-strictly in order, and all that is said depends on the client's octets, not on how they were cut.
+strictly in order, and all that is said depends on the client's octets, not on how they were cut; but for one thing:
+whether a client has waited for the refusal of its DATA (`text_may_follow`).
 
 What a driver does, in a loop: take `next_event()`; on None write `data_to_send()`, then read and hand over
 with `receive_data()` or `receive_eof()`; on an event act, then `send()` a reply (`challenge()` for AUTH's
@@ -23,6 +24,7 @@ from typing import Final
 
 from smtpgate.smtp import command, replies
 from smtpgate.smtp.content import MAX_DISCARDED, ChunkReader, SkipReader, TextReader
+from smtpgate.smtp.errorlimit import JUNK, ErrorLimit
 from smtpgate.smtp.events import (
     Auth,
     AuthFault,
@@ -37,19 +39,19 @@ from smtpgate.smtp.events import (
     Event,
     Hello,
     Mail,
-    Quit,
     Rcpt,
     Xclient,
 )
 from smtpgate.smtp.lines import LineBuffer, LineFault
 from smtpgate.smtp.replies import Reply
-from smtpgate.smtp.settings import ServerSettings
+from smtpgate.smtp.settings import MAX_AUTH_LINE, ServerSettings
+from smtpgate.smtp.standing import Standing
 from smtpgate.smtp.states import (
     AFTER_CONTENT,
     ANSWERED_ANYWHERE,
+    FOR_OTHERS,
     INVALID,
     ON_SUCCESS,
-    Bar,
     Refusal,
     State,
     Verb,
@@ -58,32 +60,32 @@ from smtpgate.smtp.states import (
 
 __all__ = ["ServerProtocol", "ServerSettings"]
 
-MAX_AUTH_LINE: Final = 12288
-"""Octets of AUTH and of a line that answers a challenge, CRLF included (RFC 4954 section 4)."""
+TEXT_AFTER_REFUSAL: Final = "client sent text after a refused DATA"
+TOO_MUCH_JUNK: Final = "client sent too many commands that do nothing"
 
 
 class ServerProtocol:
     """One client's dialogue. See the module's docstring for how to drive it.
 
-    trusted: the client may speak for others. impostures: how often one that may not has tried to.
+    trusted: the client may speak for others. impostures: how often one that may not has tried to. errors: its
+    invalid commands. closing: the last reply is queued or sent: write what is queued, then close. text_may_follow:
+    DATA was refused; a client that did not wait for that sends its text now.
     """
 
     def __init__(self, settings: ServerSettings, *, tls: bool = False, trusted: bool = False) -> None:
         self._settings = settings
         self._normalize = settings.bare_newline == "normalize"
-        self._tls = tls
-        self._trusted = trusted
+        self.standing = Standing(settings, tls=tls, trusted=trusted)
         self.impostures = 0
-        self._bars = settings.bars(tls=tls, trusted=trusted)
+        self.errors = ErrorLimit(settings.max_errors, settings.max_junk)
         self._buffer = LineBuffer()
         self._eof = False
         self._out = b""
         self._ready: deque[Event] = deque()  # read, not yet handed out
         self._unanswered: Event | None = None
         self._state = State.START
-        self._errors = 0
         self._closed = _LEFT
-        self._closing = False
+        self.closing = False
         self._forget()
 
     def _forget(self) -> None:
@@ -93,24 +95,7 @@ class ServerProtocol:
         self._content: TextReader | ChunkReader | None = None
         # A chunk to skip, what to answer then, and the state to go back to.
         self._skip: tuple[SkipReader, Refusal, State] | None = None
-        self._text_may_follow = False  # DATA was refused; a client that did not wait sends the text now
-
-    # --- for the driver -------------------------------------------------------------------------------------
-
-    @property
-    def closing(self) -> bool:
-        """The last reply is queued or sent: write what is queued, then close."""
-        return self._closing
-
-    @property
-    def authenticated(self) -> bool:
-        """A 235 answered an AUTH."""
-        return Bar.AUTHENTICATED in self._bars
-
-    @property
-    def in_body(self) -> bool:
-        """A message's octets are being read, or their end waits for its answer."""
-        return self._state is State.TEXT or self._state is State.CHUNK
+        self.text_may_follow = False
 
     @property
     def buffered(self) -> int:
@@ -166,15 +151,19 @@ class ServerProtocol:
         if verb is not None and reply.positive:
             self._succeed(verb, event, reply)
         elif verb is Verb.DATA:
-            self._text_may_follow = True
+            self._refuse_data(reply)
+            return
         elif isinstance(event, BodyEnd):
             assert event.fault is None or not reply.positive, f"{reply.code} to a message with {event.fault}"
             self._move(AFTER_CONTENT[event.last, reply.positive])
+            if event.last and reply.positive:
+                self.errors.message()
         elif isinstance(event, Auth | AuthLine | AuthFault):
             self._state = State.START
             if reply.code == 235:
-                self._bars.discard(Bar.NO_AUTH)
-                self._bars.add(Bar.AUTHENTICATED)
+                self.standing.logged_in()
+            elif reply.code >= 500 and not reply.close and self.errors.junk():
+                reply = replies.TOO_MANY_ERRORS
         self._say(reply, "client quit" if verb is Verb.QUIT else None)
 
     def challenge(self, data: bytes) -> None:
@@ -185,8 +174,8 @@ class ServerProtocol:
         self._out += b"334 %b\r\n" % b64encode(data)
 
     def hello_reply(self, event: Hello) -> Reply:
-        """What answers HELO or EHLO, laid out as nginx does (reference/nginx_mail.md section 4.5)."""
-        return Reply(250, self._settings.hello_lines(extended=event.extended, bars=self._bars))
+        """What answers HELO or EHLO."""
+        return self.standing.hello_reply(event)
 
     def tls_started(self) -> None:
         """The handshake that a 220 promised is done. Forgets what was said in clear (RFC 3207 section 4.2).
@@ -195,13 +184,17 @@ class ServerProtocol:
         """
         assert self._state is State.HANDSHAKE, "no STARTTLS was answered"
         self._buffer.clear()
-        self._tls = True
-        self._bars = self._settings.bars(tls=True, trusted=self._trusted)
+        self.standing.secured()
         self._move(State.START)
 
+    def leave(self, reason: str) -> None:
+        """What is queued are the last words; nothing that the client has said behind them is carried out."""
+        if self._state is not State.CLOSED:
+            self.closing = True
+            self._end(reason)
+
     def abort(self, reply: Reply) -> None:
-        """Say last words that the client did not ask for, in any state. Nothing happens where it was said
-        already that the connection ends."""
+        """Last words that the client did not ask for, unless it was told already that the connection ends."""
         if self._state is not State.CLOSED:
             self._ready.clear()
             self._say(reply.closing())
@@ -212,7 +205,7 @@ class ServerProtocol:
     def _say(self, reply: Reply, reason: str | None = None) -> None:
         self._out += reply.wire()
         if reply.close:
-            self._closing = True
+            self.closing = True
             self._end(reason or f"closed with {reply.code}")
 
     def _end(self, reason: str) -> None:
@@ -235,7 +228,7 @@ class ServerProtocol:
         self._move(ON_SUCCESS[self._state][verb])
         match event:
             case Hello():
-                self._bars.discard(Bar.NO_HELLO)
+                self.standing.greeted()
             case Mail():
                 self._smtputf8 = event.params.smtputf8
             case Rcpt():
@@ -244,26 +237,30 @@ class ServerProtocol:
                 assert reply.code == 354, f"{reply.code} to DATA; expected 354 or a refusal"
                 self._content = TextReader(self._settings.max_size, normalize=self._normalize)
             case Xclient(login=login):
-                # Another client from here on (Postfix, XCLIENT_README: "the server state is reset").
-                self._bars = self._settings.bars(tls=self._tls, trusted=True)
-                if login:
-                    self._bars.discard(Bar.NO_AUTH)
-                    self._bars.add(Bar.AUTHENTICATED)
-            case Quit():
-                assert reply.close, f"{reply.code} to QUIT does not close"
+                self.standing.becomes(login)
 
     def _refuse(self, refused: Refusal, reason: str | None = None) -> None:
         """Answer a command that is invalid, or not allowed now."""
         reply = refused.reply
-        if refused.counted:
-            self._errors += 1
-            if self._errors >= self._settings.max_errors:
-                reply, reason = reply.closing(), "client sent too many invalid commands"
-            elif self._text_may_follow:
-                # Text read as commands would be carried out in the client's name, and somebody else may have
-                # written it (reference/security.md A8). No message begins with a command: it shows at once.
-                reply, reason = reply.closing(), "client sent text after a refused DATA"
+        if refused.counted and self.errors.error():
+            reply, reason = reply.closing(), "client sent too many invalid commands"
+        elif refused.counted and self.text_may_follow:
+            # It waited for us, and says what no command is: a text whose author is not the client.
+            reply, reason = reply.closing(), TEXT_AFTER_REFUSAL
+        elif not (refused.counted or reply.close) and self.errors.junk():
+            reply, reason = replies.TOO_MANY_ERRORS, TOO_MUCH_JUNK
         self._say(reply, reason)
+
+    def _refuse_data(self, reply: Reply) -> None:
+        """What is here behind a refused DATA is the text: read as commands it would be carried out in the client's
+        name, and somebody else may have written it (reference/security.md A8). RFC 2920 section 3.1 has DATA last in
+        its group, so nobody else says anything there.
+        """
+        self.text_may_follow = True
+        if self._buffer:
+            self._say(reply.closing(), TEXT_AFTER_REFUSAL)
+        else:
+            self._refuse(Refusal(reply))
 
     # --- readers: one step each, False if more octets are needed --------------------------------------------
 
@@ -291,25 +288,31 @@ class ServerProtocol:
         if isinstance(said, Reply):
             self._refuse(Refusal(said, counted=not said.close), "client speaks HTTP" if said.close else None)
             return True
-        refused = refusal(said.verb, self._state, self._bars)
-        if said.verb is Verb.BDAT:
+        refused = refusal(said.verb, self._state, self.standing.bars)
+        if said.verb in JUNK and self.errors.junk():
+            self._say(replies.TOO_MANY_ERRORS, TOO_MUCH_JUNK)
+        elif said.verb is Verb.BDAT:
             self._bdat(command.parse_bdat(said), refused)
         elif said.verb in ANSWERED_ANYWHERE:
             self._say(ANSWERED_ANYWHERE[said.verb])
+        elif said.verb is Verb.DATA and refused is not None and refused is not INVALID:
+            self._refuse_data(refused.reply)
         elif refused is not None:
-            self.impostures += said.verb in _FOR_OTHERS and refused is INVALID
+            # Before authentication DATA is one of these, as in nginx: nothing can be sent in anybody's name.
+            self.impostures += said.verb in FOR_OTHERS and refused is INVALID
             self._refuse(refused)
-        elif said.verb is Verb.RCPT and self._recipients >= self._settings.max_rcpts:
+        elif said.verb is Verb.RCPT and self._recipients >= self._settings.max_recipients:
             self._say(replies.TOO_MANY_RECIPIENTS)
         else:
-            parsed = command.parse(said, self._settings.offer_under(self._bars), smtputf8=self._smtputf8)
-            if isinstance(parsed, Reply):
-                self._say(parsed)
-            else:
+            parsed = command.parse(said, self._settings.offer_under(self.standing.bars), smtputf8=self._smtputf8)
+            if not isinstance(parsed, Reply):
                 self._ready.append(parsed)
-        # Before authentication DATA is just an invalid command, as in nginx: nothing can be sent in anybody's
-        # name.
-        self._text_may_follow = said.verb is Verb.DATA and refused is not INVALID and not self._ready
+            elif said.verb is Verb.DATA:
+                self._refuse_data(parsed)
+            else:
+                self._refuse(Refusal(parsed))
+        if said.verb is not Verb.DATA or self._ready:
+            self.text_may_follow = False
         return True
 
     def _read_auth_line(self) -> bool:
@@ -377,7 +380,6 @@ class ServerProtocol:
 
 _LEFT: Final = Closed()
 _NEED_NO_ANSWER: Final = frozenset((Body, BodyFaulted, Bdat, Closed))
-_FOR_OTHERS: Final = frozenset((Verb.XCLIENT, Verb.XFORWARD))
 _MESSAGE_OPEN: Final = frozenset((State.TEXT, State.CHUNK, State.BDAT))
 
 _READERS: Final[Mapping[State, Callable[[ServerProtocol], bool]]] = MappingProxyType(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from smtpgate.smtp.command import Offer
 from smtpgate.smtp.forwarded import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES
@@ -17,15 +17,19 @@ from smtpgate.smtp.replies import Reply, greeting
 from smtpgate.smtp.sasl import MECHANISMS, TLS_MECHANISMS
 from smtpgate.smtp.states import Bar
 
+MAX_AUTH_LINE: Final = 12288
+"""Octets of AUTH and of a line that answers a challenge, CRLF included (RFC 4954 section 4)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """capabilities: EHLO lines as configured, in order. mechanisms: in upper case. auth_required: MAIL only
     after AUTH. max_errors: invalid commands until the connection is closed. max_line: octets of a command
-    with its CRLF. max_rcpts: recipients of a message. bare_newline: what becomes of a CR or LF alone. "reject":
-    the message or the command is refused. "normalize": a bare LF is taken for CRLF, and a bare CR in a text for a
-    space (Postfix's smtpd_forbid_bare_newline has the same two words). The fields after it follow from these.
-    greeting: nginx's.
+    with its CRLF. max_recipients: of a message; the next ones are deferred. max_junk: commands that do nothing
+    between two messages; each further one counts as invalid. bare_newline: what becomes of a CR or LF alone.
+    "reject": the message or the command is refused. "normalize": a bare LF is taken for CRLF, and a bare CR in a
+    text for a space (Postfix's smtpd_forbid_bare_newline has the same two words). The fields after it follow from
+    these. greeting: nginx's.
 
     Raises ValueError where the SIZE capability has no number.
     """
@@ -38,7 +42,8 @@ class ServerSettings:
     helo_required: bool = False
     max_errors: int = 5  # nginx's max_errors
     max_line: int = 4096  # nginx's smtp_client_buffer; RFC 5321 section 4.5.3.1.4 asks for 512
-    max_rcpts: int = 1000  # Postfix's smtpd_recipient_limit; RFC 5321 section 4.5.3.1.8 asks for 100
+    max_recipients: int = 1000  # Postfix's smtpd_recipient_limit; RFC 5321 section 4.5.3.1.8 asks for 100
+    max_junk: int = 100  # Postfix's smtpd_junk_command_limit
     bare_newline: Literal["reject", "normalize"] = "reject"
     offer: Offer = field(init=False, repr=False, compare=False)
     _clear_offer: Offer = field(init=False, repr=False, compare=False)

@@ -76,6 +76,10 @@ class Bar(enum.Enum):
     __hash__ = object.__hash__
 
 
+FOR_OTHERS: Final = frozenset((Verb.XCLIENT, Verb.XFORWARD))
+"""With which a relay speaks for its clients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The reply to a command that may not be given now. counted: it is one of the listener's `max_errors`."""

@@ -50,6 +50,11 @@ def test_closing_keeps_the_words() -> None:
         ("TLS_REQUIRED", b"530 5.7.0 Must issue a STARTTLS command first\r\n", False),
         ("BARE_NEWLINE", b"521 5.5.2 bare <LF> received\r\n", True),
         ("TOO_BIG", b"552 5.3.4 Message size exceeds fixed limit\r\n", False),
+        ("AUTH_UNAVAILABLE", b"454 4.7.0 Temporary authentication failure\r\n", False),
+        ("LOOKUP_FAILED", b"451 4.3.0 Temporary lookup failure\r\n", False),
+        ("NO_RESOURCES", b"451 4.3.1 Out of resources, try again later\r\n", False),
+        ("NO_BACKEND", b"451 4.4.1 No mail server available, try again later\r\n", False),
+        ("BACKEND_CONFUSED", b"451 4.3.0 Mail server broke the protocol, try again later\r\n", False),
         ("TOO_MANY_RECIPIENTS", b"452 4.5.3 Too many recipients\r\n", False),
     ],
 )
@@ -70,7 +75,10 @@ def test_every_reply_is_one_short_printable_line_whose_enhanced_code_fits(name: 
 
 def test_replies_that_say_farewell_close() -> None:
     farewells = {name for name, reply in CATALOGUE.items() if reply.code in (221, 421, 521)}
-    assert farewells == {"BYE", "TIMED_OUT", "SHUTTING_DOWN", "BARE_NEWLINE", "NOT_HTTP", "NO_CERTIFICATE"}
+    assert farewells == {
+        *("BYE", "TIMED_OUT", "SHUTTING_DOWN", "BARE_NEWLINE", "NOT_HTTP", "NO_CERTIFICATE", "TOO_MANY_ERRORS"),
+        *("TOO_MANY_SESSIONS", "TOO_MANY_OF_ADDRESS", "TOO_MANY_OF_NETWORK"),
+    }
     assert all(CATALOGUE[name].close for name in farewells)
 
 

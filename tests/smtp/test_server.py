@@ -34,7 +34,8 @@ from smtpgate.smtp.events import (
     StartTls,
 )
 from smtpgate.smtp.replies import Reply, reply
-from smtpgate.smtp.server import MAX_AUTH_LINE, ServerProtocol, ServerSettings
+from smtpgate.smtp.server import ServerProtocol, ServerSettings
+from smtpgate.smtp.settings import MAX_AUTH_LINE
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
 CHUNKS = replace(OPEN, capabilities=("CHUNKING",))
@@ -56,11 +57,14 @@ PLAIN_GOOD = base64.b64encode(b"\0u\0p")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """What the client sends in all, what it gets in all, and what a flow is told."""
+    """What the client sends in all, what it gets in all, and what a flow is told.
+
+    client: in several parts where it waits for our answers in between: behind a refused DATA that makes a difference.
+    """
 
     name: str
     settings: ServerSettings
-    client: bytes
+    client: bytes | tuple[bytes, ...]
     server: bytes
     events: list[Event]
     verdicts: dict[type, list[Reply]] | None = None
@@ -98,7 +102,7 @@ DIALOGUES = [
     Dialogue(
         "out of sequence",
         OPEN,
-        b"RCPT TO:<b@b.test>\r\nDATA\r\n" + ENVELOPE + b"MAIL FROM:<>\r\nRSET\r\nRCPT TO:<>\r\nSTARTTLS\r\n",
+        (b"RCPT TO:<b@b.test>\r\nDATA\r\n", ENVELOPE + b"MAIL FROM:<>\r\nRSET\r\nRCPT TO:<>\r\nSTARTTLS\r\n"),
         SEQUENCE + SEQUENCE + OK + OK + SEQUENCE + OK + SEQUENCE + BAD,
         [MAIL, RCPT, Reset(), CLOSED],
     ),
@@ -128,15 +132,15 @@ DIALOGUES = [
     Dialogue(
         "a refused DATA leaves the transaction",
         OPEN,
-        ENVELOPE + b"DATA\r\nNOOP\r\nFOO\r\nDATA\r\n.\r\n",
+        (ENVELOPE + b"DATA\r\n", b"NOOP\r\nFOO\r\nDATA\r\n.\r\n"),
         OK + OK + b"451 4.3.0 not now\r\n" + OK + BAD + GO_AHEAD + OK,
         [MAIL, RCPT, Data(), Data(), BodyEnd(0, True, None), CLOSED],
         {Data: [reply(451, "4.3.0 not now")]},
     ),
     Dialogue(
-        "text behind a refused DATA is not read as commands",
+        "text behind a refused DATA is not read as commands, even from a client that has waited",
         OPEN,
-        ENVELOPE + b"DATA\r\nSubject: x\r\n\r\nMAIL FROM:<smug@x>\r\n.\r\n",
+        (ENVELOPE + b"DATA\r\n", b"Subject: x\r\n\r\nMAIL FROM:<smug@x>\r\n.\r\n"),
         OK + OK + b"451 4.3.0 not now\r\n" + BAD,
         [MAIL, RCPT, Data(), Closed(False, "client sent text after a refused DATA")],
         {Data: [reply(451, "4.3.0 not now")]},
@@ -144,7 +148,7 @@ DIALOGUES = [
     Dialogue(
         "text behind a DATA out of sequence is not read as commands",
         OPEN,
-        b"DATA\r\nSubject: x\r\n\r\nMAIL FROM:<smug@x>\r\n.\r\n",
+        (b"DATA\r\n", b"Subject: x\r\n\r\nMAIL FROM:<smug@x>\r\n.\r\n"),
         SEQUENCE + BAD,
         [Closed(False, "client sent text after a refused DATA")],
     ),
@@ -266,7 +270,7 @@ DIALOGUES = [
     ),
     Dialogue(
         "too many recipients",
-        replace(OPEN, max_rcpts=2),
+        replace(OPEN, max_recipients=2),
         ENVELOPE + RCPT_LINE + b"\r\n" + RCPT_LINE + b"\r\n" + RCPT_LINE + b"\r\nDATA\r\n.\r\n" + ENVELOPE,
         OK + b"550 5.1.1 no\r\n" + OK + OK + b"452 4.5.3 Too many recipients\r\n" + GO_AHEAD + OK + OK + OK,
         [MAIL, RCPT, RCPT, RCPT, Data(), BodyEnd(0, True, None), MAIL, RCPT, CLOSED],
@@ -361,12 +365,10 @@ DIALOGUES = [
     Dialogue(
         "after a refused chunk",
         CHUNKS,
-        ENVELOPE
-        + b"BDAT 2\r\nabBDAT 6\r\nQUIT\r\n"
-        + RCPT_LINE
-        + b"\r\nBDAT 0 LAST\r\nDATA\r\n"
-        + ENVELOPE
-        + b"BDAT 1 LAST\r\nx",
+        (
+            ENVELOPE + b"BDAT 2\r\nabBDAT 6\r\nQUIT\r\n" + RCPT_LINE + b"\r\nBDAT 0 LAST\r\nDATA\r\n",
+            ENVELOPE + b"BDAT 1 LAST\r\nx",
+        ),
         OK + OK + b"451 4.3.0 no\r\n" + SEQUENCE * 4 + OK * 3,
         [
             *(MAIL, RCPT, Bdat(2, False), Body(b"ab"), BodyEnd(2, False, None)),
@@ -442,7 +444,7 @@ DIALOGUES = [
     Dialogue(
         "DATA and MAIL between chunks, and a client that goes away there",
         CHUNKS,
-        ENVELOPE + b"BDAT 1\r\nxDATA\r\nMAIL FROM:<>\r\n" + RCPT_LINE + b"\r\n",
+        (ENVELOPE + b"BDAT 1\r\nxDATA\r\n", b"MAIL FROM:<>\r\n" + RCPT_LINE + b"\r\n"),
         OK * 3 + SEQUENCE * 3,
         [
             *(MAIL, RCPT, Bdat(1, False), Body(b"x"), BodyEnd(1, False, None)),
@@ -459,11 +461,19 @@ DIALOGUES = [
 ]
 
 
+def cut_each(said: tuple[bytes, ...], cuts: Callable[[bytes], Iterator[list[bytes]]]) -> Iterator[list[bytes]]:
+    """Each part cut in every way, beside the others whole."""
+    for n, part in enumerate(said):
+        for pieces in cuts(part):
+            yield [*said[:n], *pieces, *said[n + 1 :]]
+
+
 @pytest.mark.parametrize("dialogue", DIALOGUES, ids=lambda dialogue: dialogue.name)
 def test_a_dialogue_does_not_depend_on_where_it_is_cut(
     dialogue: Dialogue, play: Any, cuts: Callable[[bytes], Iterator[list[bytes]]]
 ) -> None:
-    for pieces in cuts(dialogue.client):
+    said = dialogue.client if isinstance(dialogue.client, tuple) else (dialogue.client,)
+    for pieces in cut_each(said, cuts):
         played = play(dialogue.settings, pieces, verdicts=dialogue.verdicts, tls=dialogue.tls, eof=True)
         assert played.out == dialogue.server, pieces
         assert played.events == dialogue.events, pieces
@@ -541,17 +551,13 @@ def test_answers_that_cannot_be_meant() -> None:
         protocol.challenge(b"x")
 
 
-def test_authenticated_and_in_body() -> None:
+def test_authenticated() -> None:
     protocol = ServerProtocol(AUTHED)
     protocol.receive_data(b"AUTH PLAIN AHUAcA==\r\n")
     assert protocol.next_event() == Auth("PLAIN", b"\0u\0p")
-    assert not protocol.authenticated
+    assert not protocol.standing.authenticated
     protocol.send(replies.AUTH_OK)
-    assert protocol.authenticated
-    assert not at(OPEN, ENVELOPE).in_body
-    assert at(OPEN, ENVELOPE, b"DATA\r\n").in_body
-    assert at(CHUNKS, ENVELOPE, b"BDAT 2\r\n").in_body
-    assert not at(CHUNKS, ENVELOPE, b"BDAT 2\r\nab").in_body
+    assert protocol.standing.authenticated
 
 
 def test_a_closing_answer_ends_the_dialogue() -> None:
@@ -619,6 +625,144 @@ def test_what_was_said_before_the_end_of_the_stream_is_served() -> None:
     assert not protocol.closing
 
 
+# --- a refused DATA with input behind it ------------------------------------------------------------------------
+
+NOT_NOW = b"451 4.3.0 not now\r\n"
+TEXTS = [b"RCPT TO:<smug@x>\r\n.\r\n", b"MAIL FROM:<smug@x>\r\n", b"Subject: x\r\n\r\nhi\r\n.\r\n", b".\r\n", b"R"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_nothing_behind_a_refused_data_is_carried_out(text: bytes, play: Any) -> None:
+    """However much of it is here already: RFC 2920 lets DATA only be the last of its group."""
+    end = Closed(False, "client sent text after a refused DATA")
+    said = ENVELOPE + b"DATA\r\n" + text
+    verdicts = {Data: [reply(451, "4.3.0 not now")]}
+    for cut in range(len(ENVELOPE) + 7, len(said) + 1):
+        played = play(OPEN, [said[:cut], said[cut:]], verdicts=verdicts)
+        assert played.out == OK + OK + NOT_NOW
+        assert played.events == [MAIL, RCPT, Data(), end]
+        assert played.closing
+    assert play(OPEN, [b"DATA\r\n" + text]).out == SEQUENCE
+    assert play(OPEN, [b"DATA now\r\n" + text]).out == SEQUENCE
+    argument = play(OPEN, [ENVELOPE + b"DATA now\r\n" + text])
+    assert (argument.out, argument.ended) == (OK + OK + b"501 5.5.4 Invalid argument\r\n", end)
+
+
+def test_a_refused_data_with_nothing_behind_it_leaves_the_session(play: Any) -> None:
+    played = play(OPEN, [ENVELOPE + b"DATA\r\n", b"RSET\r\n"], verdicts={Data: [reply(451, "4.3.0 not now")]})
+    assert played.out == OK + OK + NOT_NOW + OK
+    assert played.ended is None
+
+
+def test_the_driver_tells_of_what_lies_unread_behind_a_refused_data() -> None:
+    protocol = at(OPEN, ENVELOPE)
+    protocol.data_to_send()
+    protocol.receive_data(b"DATA\r\n")
+    protocol.next_event()
+    assert not protocol.text_may_follow
+    protocol.send(reply(451, "4.3.0 not now"))
+    assert protocol.text_may_follow
+    protocol.leave("text")
+    assert protocol.data_to_send() == NOT_NOW
+    assert protocol.closing
+    assert protocol.next_event() == Closed(False, "text")
+    protocol.leave("once more")
+    assert protocol.next_event() == Closed(False, "text")
+
+
+def test_the_next_command_says_that_no_text_follows() -> None:
+    protocol = at(OPEN, b"DATA\r\n")
+    assert protocol.text_may_follow
+    protocol.receive_data(b"NO")
+    assert protocol.next_event() is None
+    assert protocol.text_may_follow
+    protocol.receive_data(b"OP\r\n")
+    assert protocol.next_event() is None
+    assert not protocol.text_may_follow
+
+
+# --- errors and junk --------------------------------------------------------------------------------------------
+
+ENOUGH = b"421 4.7.0 Too many errors\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (b"NOOP", OK),
+        (b"RSET", OK),
+        (b"EHLO c", OK),
+        (b"HELO c", OK),
+        (b"VRFY a", BAD),
+        (b"EXPN a", BAD),
+        (b"HELP", BAD),
+        (b"RCPT TO:<b@b.test>", SEQUENCE),
+        (b"MAIL", b"501 5.5.4 Invalid argument\r\n"),
+    ],
+)
+def test_beyond_max_junk_what_does_nothing_is_an_error(line: bytes, answer: bytes) -> None:
+    protocol = ServerProtocol(replace(OPEN, max_junk=3, max_errors=2))
+    for count in range(4):
+        protocol.receive_data(line + b"\r\n")
+        while protocol.next_event() is not None:
+            protocol.send(replies.OK)
+        assert protocol.data_to_send() == answer
+        assert protocol.errors.count == (1 if count == 3 else 0)
+    protocol.receive_data(line + b"\r\n")
+    assert protocol.next_event() == Closed(False, "client sent too many commands that do nothing")
+    assert protocol.data_to_send() == ENOUGH
+
+
+def test_a_message_pays_for_what_came_before_it() -> None:
+    protocol = at(replace(OPEN, max_junk=3, max_errors=1), *([b"NOOP\r\n"] * 3), ENVELOPE, b"DATA\r\n.\r\n")
+    at_ease = [b"NOOP\r\n"] * 3
+    for line in at_ease:
+        protocol.receive_data(line)
+        assert protocol.next_event() is None
+    protocol.receive_data(b"NOOP\r\n")
+    assert isinstance(protocol.next_event(), Closed)
+
+
+def test_a_refused_message_pays_for_nothing() -> None:
+    protocol = ServerProtocol(replace(OPEN, max_junk=1, max_errors=1))
+    protocol.receive_data(b"NOOP\r\n" + ENVELOPE + b"DATA\r\n.\r\n")
+    while (event := protocol.next_event()) is not None:
+        refused = reply(550, "5.7.1 no")
+        protocol.send(
+            Reply(354, ("go ahead",))
+            if isinstance(event, Data)
+            else refused
+            if isinstance(event, BodyEnd)
+            else replies.OK
+        )
+    protocol.receive_data(b"NOOP\r\n")
+    assert isinstance(protocol.next_event(), Closed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [(reply(535, "5.7.8 no"), True), (reply(454, "4.7.0 later"), False), (replies.AUTH_OK, False)],
+)
+def test_a_login_that_was_refused_is_junk_and_one_that_nobody_could_judge_is_not(
+    answer: Reply, counted: bool
+) -> None:
+    protocol = ServerProtocol(replace(AUTHED, max_junk=0, max_errors=1))
+    protocol.receive_data(b"AUTH PLAIN AHUAcA==\r\n")
+    protocol.next_event()
+    protocol.send(answer)
+    assert protocol.closing == counted
+    assert protocol.data_to_send() == (ENOUGH if counted else answer.wire())
+
+
+def test_invalid_commands_are_counted_one_by_one() -> None:
+    protocol = ServerProtocol(replace(OPEN, max_errors=3))
+    protocol.receive_data(b"FOO\r\nNOOP\r\nFOO\r\n")
+    assert protocol.next_event() is None
+    assert protocol.errors.count == 2
+    protocol.receive_data(b"FOO\r\nNOOP\r\n")
+    assert protocol.next_event() == Closed(False, "client sent too many invalid commands")
+
+
 # --- STARTTLS -----------------------------------------------------------------------------------------------
 
 TLS = replace(AUTHED, tls="starttls", helo_required=True)
@@ -648,7 +792,7 @@ def test_octets_behind_starttls_are_forgotten(behind: bytes) -> None:
 
 def test_what_was_said_in_clear_is_forgotten() -> None:
     protocol = encrypted(b"EHLO c\r\nAUTH PLAIN AHUAcA==\r\n" + ENVELOPE, b"")
-    assert not protocol.authenticated
+    assert not protocol.standing.authenticated
     protocol.receive_data(RCPT_LINE + b"\r\nMAIL FROM:<>\r\nSTARTTLS\r\nEHLO c\r\n")
     event = protocol.next_event()
     assert event == Hello(True, "c")
@@ -692,7 +836,7 @@ def test_an_endless_line_is_cut_off_at_its_limit() -> None:
     assert protocol.data_to_send() == BAD
 
 
-@pytest.mark.parametrize("octets", [4096, 4097, MAX_AUTH_LINE, MAX_AUTH_LINE + 1])
+@pytest.mark.parametrize("octets", [4096, 4097 + 1])
 def test_auth_has_a_line_limit_of_its_own(octets: int) -> None:
     response = base64.b64encode(b"x" * octets)
     for line in (b"AUTH PLAIN ", b"auth plain "):
@@ -727,7 +871,7 @@ def test_a_refused_message_that_does_not_end_is_cut_off(monkeypatch: pytest.Monk
 
 
 def test_a_flood_of_small_commands_is_a_loop_and_not_a_recursion() -> None:
-    protocol = ServerProtocol(CHUNKS)
+    protocol = ServerProtocol(replace(CHUNKS, max_junk=10_000))
     protocol.receive_data(b"NOOP\r\n" * 5000 + b"BDAT 1\r\nx" * 5000)
     assert protocol.next_event() is None
     assert protocol.data_to_send() == OK * 5000 + SEQUENCE * 5000

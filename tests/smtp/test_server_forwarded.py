@@ -55,7 +55,7 @@ def test_a_login_is_an_authentication(login: bytes, mail: bool) -> None:
     protocol = ServerProtocol(SETTINGS, trusted=True)
     events, said = serve(protocol, b"XCLIENT " + login + b"\r\nMAIL FROM:<a@a.test>\r\n", GREETING)
     assert isinstance(events[-1], Mail) == mail
-    assert protocol.authenticated == mail
+    assert protocol.standing.authenticated == mail
     assert said.endswith(b"250 2.0.0 OK\r\n" if mail else b"530 5.7.1 Authentication required\r\n")
 
 
