@@ -7,7 +7,7 @@ a Clock handed in; tests hand in a manual one and never sleep.
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class Clock(Protocol):
@@ -25,8 +25,8 @@ class SystemClock:
     """The machine's clock. Under gevent's monkey patching `sleep` yields to other greenlets."""
 
     # The functions themselves: a message reads the clock sixty times.
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    now: ClassVar = staticmethod(time.time)
+    monotonic: ClassVar = staticmethod(time.monotonic)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -47,6 +47,11 @@ class Deadline:
     def remaining(self) -> float:
         left = self._at - self._now()
         return left if left > 0.0 else 0.0
+
+    @property
+    def at(self) -> float:
+        """The point itself, in the clock's monotonic seconds."""
+        return self._at
 
     @property
     def expired(self) -> bool:

@@ -7,9 +7,8 @@ to act and to log.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
-from operator import attrgetter
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 
 class Event(enum.Enum):
@@ -27,8 +26,7 @@ class Event(enum.Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a session at an event; None is "not known yet".
 
     client: the textual address, or "unix:". session, transaction: ids unique to one connection and one MAIL. time:
@@ -40,6 +38,8 @@ class Facts:
     known_net: the login has come from this network before, with the right password.
 
     protocol: smtp, pop3 or imap; a stock nginx asks the auth service about all three.
+
+    A tuple, because a message makes three of them: a frozen dataclass of so many fields takes four times as long.
     """
 
     client: str
@@ -67,18 +67,18 @@ class Facts:
     protocol: str | None = None
 
 
-_NAMES: Final = tuple(field.name for field in fields(Facts))
-_values: Final = attrgetter(*_NAMES)
+_POSITIONS: Final = {name: position for position, name in enumerate(Facts._fields)}
 
 
 def grown(facts: Facts, **known: Any) -> Facts:
-    """`facts` with more of them known: dataclasses.replace, which takes 9 us for so many fields, in 4.
-
-    A message asks three times and more. Raises TypeError for a field that there is not.
-    """
-    values = dict(zip(_NAMES, _values(facts), strict=True))
-    values.update(known)
-    return Facts(**values)
+    """`facts` with more of them known: _replace, in half of its time. Raises TypeError for a field that is none."""
+    values = list(facts)
+    for name, value in known.items():
+        position = _POSITIONS.get(name)
+        if position is None:
+            raise TypeError(f"no fact is called {name!r}; expected one of {', '.join(Facts._fields)}")
+        values[position] = value
+    return tuple.__new__(Facts, values)
 
 
 @dataclass(frozen=True, slots=True)

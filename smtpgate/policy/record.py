@@ -11,7 +11,6 @@ Refuses to know where records go, and what is done with them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -34,9 +33,7 @@ _DIGEST_OCTETS: Final = 16
 # Of a MAC that is keyed and cut already: two wrong passwords of one login look alike once in 2**32 times.
 MAC_CHARACTERS: Final = 8
 
-_DEFAULTS: Final[Mapping[str, object]] = {
-    field.name: None if field.default is dataclasses.MISSING else field.default for field in dataclasses.fields(Facts)
-}
+_DEFAULTS: Final[Mapping[str, object]] = {name: Facts._field_defaults.get(name) for name in Facts._fields}
 _EVENTS: Final[Mapping[str, Event]] = {event.value: event for event in Event}
 _NUMBERS: Final = frozenset({"size", "octets", "messages", "recipients"})
 _SWITCHES: Final = frozenset({"tls", "known_user", "known_net"})

@@ -67,6 +67,11 @@ class Breaker:
         self._sessions = 0
         self._networks: set[str] = set()
 
+    @property
+    def failures(self) -> int:
+        """Failures in a row that count now; none once it has opened."""
+        return self._connects + self._sessions
+
     def connect_failed(self) -> None:
         self._connects += 1
 

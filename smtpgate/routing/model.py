@@ -80,6 +80,24 @@ class BackendSpec:
     backup: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """A backend for logs, metrics and gatectl.
+
+    reason: why it is not up, "" if it is; by: who has found or said so, in the words of the log. since: of the state,
+    monotonic seconds. weight: now, with slow start. failures: of connects and of sessions in a row.
+    """
+
+    name: str
+    state: Literal["up", "down", "open", "drain", "off", "backup"]
+    reason: str
+    since: float
+    conns: int
+    weight: float
+    by: Literal["", "policy", "operator", "probe", "sessions"] = ""
+    failures: int = 0
+
+
 class Balance(enum.Enum):
     ROUND_ROBIN = "round_robin"
     LEAST_CONN = "least_conn"

@@ -20,13 +20,13 @@ every call here is atomic without a lock.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from smtpgate.routing.balance import WEIGHT_SCALE, Load, choose
-from smtpgate.routing.health import Breaker, Health
-from smtpgate.routing.model import BackendSpec, PoolSpec, State
+from smtpgate.routing.balance import Load, choose
+from smtpgate.routing.model import BackendSpec, BackendView, PoolSpec
+from smtpgate.routing.slot import Slot
 
 # The ranks of the order above; odd ones are backups.
 _HEALTHY: Final = 0
@@ -59,71 +59,6 @@ class Refuse:
     reason: Literal["empty", "tried", "full", "down"]
 
 
-@dataclass(frozen=True, slots=True)
-class BackendView:
-    """A backend for logs, metrics and gatectl.
-
-    reason: why it is not up, "" if it is. since: of the state, monotonic seconds. weight: now, with slow start.
-    """
-
-    name: str
-    state: Literal["up", "down", "open", "drain", "off", "backup"]
-    reason: str
-    since: float
-    conns: int
-    weight: float
-
-
-class _Slot:
-    """A backend, and what changes about it.
-
-    set_at: when the policy gave it its present state. warm_from: when slow start began, None when it is over.
-    leaving: it was edited away, and is kept until its last session ends.
-    """
-
-    __slots__ = ("backend", "breaker", "health", "leaving", "load", "set_at", "warm_from")
-
-    def __init__(self, backend: BackendSpec, now: float) -> None:
-        self.backend = backend
-        self.load = Load(backend.name)
-        self.leaving = False
-        self.health = Health(now)
-        self.breaker = Breaker(now)
-        self.set_at = now
-        self.warm_from: float | None = None
-
-    @property
-    def active(self) -> bool:
-        return self.backend.state is State.ACTIVE and not self.leaving
-
-    @property
-    def has_room(self) -> bool:
-        return self.backend.max_conns is None or self.load.conns < self.backend.max_conns
-
-    def edit(self, backend: BackendSpec, now: float) -> None:
-        """Go on as the edited `backend`, which has the same name.
-
-        Another address is another machine, and one that was gone may have changed meanwhile: nothing is known of
-        them. What probes say of one that was drained or off still holds.
-        """
-        before, self.backend = self.backend, backend
-        self.load.current = 0
-        if self.leaving or (before.host, before.port) != (backend.host, backend.port):
-            self.health = Health(now)
-            self._begin_anew(now)
-        elif before.state is not backend.state:
-            self._begin_anew(now)
-        self.leaving = False
-
-    def _begin_anew(self, now: float) -> None:
-        self.breaker = Breaker(now)
-        self.set_at = self.warm_from = now
-
-    def leave(self, now: float) -> None:
-        if not self.leaving:
-            self.leaving, self.set_at = True, now
-
-
 class PoolState:
     """The state of one pool in one worker process.
 
@@ -133,12 +68,13 @@ class PoolState:
     Reports about a name that is not known are ignored: it was edited away while its session went on.
     """
 
-    __slots__ = ("_slots", "_spec")
+    __slots__ = ("_drained", "_slots", "_spec")
 
     def __init__(self, spec: PoolSpec, now: float) -> None:
         self._spec = spec
+        self._drained: Mapping[str, str] = {}
         # In the order of the spec; behind them those that leave.
-        self._slots = {backend.name: _Slot(backend, now) for backend in spec.backends}
+        self._slots = {backend.name: Slot(backend, now) for backend in spec.backends}
 
     @property
     def spec(self) -> PoolSpec:
@@ -183,17 +119,17 @@ class PoolState:
             return Refuse("down")
         if ranks:
             return Wait() if may_wait else Refuse("full")
-        return Refuse("tried" if any(slot.active for slot in self._slots.values()) else "empty")
+        return Refuse("tried" if self.takers else "empty")
 
-    def _ranks(self, now: float, tried: Collection[str]) -> dict[int, list[_Slot]]:
-        ranks: dict[int, list[_Slot]] = {}
+    def _ranks(self, now: float, tried: Collection[str]) -> dict[int, list[Slot]]:
+        ranks: dict[int, list[Slot]] = {}
         for name, slot in self._slots.items():
             if slot.active and name not in tried:
-                self._weigh(slot, now)
+                slot.weigh(self._spec.slow_start, now)
                 ranks.setdefault(self._rank(slot, now), []).append(slot)
         return ranks
 
-    def _rank(self, slot: _Slot, now: float) -> int:
+    def _rank(self, slot: Slot, now: float) -> int:
         if not slot.health.up:
             rank = _DOWN
         elif not slot.breaker.is_open:
@@ -202,18 +138,6 @@ class PoolState:
             trial = slot.has_room and slot.breaker.may_try(self._spec.breaker, now)
             rank = _HEALTHY if trial else _EJECTED
         return rank + slot.backend.backup
-
-    def _weigh(self, slot: _Slot, now: float) -> None:
-        """Slow start, as HAProxy's: linear, from one step of the scale to the whole weight."""
-        slot.load.weight = full = slot.backend.weight * WEIGHT_SCALE
-        if slot.warm_from is None:
-            return
-        elapsed, whole = now - slot.warm_from, self._spec.slow_start
-        if whole == 0 or elapsed >= whole:
-            slot.warm_from = None
-        else:
-            # Another worker's clock reading may be a little ahead of ours: elapsed may be negative.
-            slot.load.weight = max(1, int(full * elapsed / whole))
 
     def _open(self, load: Load, now: float) -> Open:
         slot = self._slots[load.name]
@@ -295,7 +219,7 @@ class PoolState:
             return self._back(slot, slot.breaker.close(since), since)
         return self._may_eject(slot) and slot.breaker.open(reason, since)
 
-    def _judge(self, slot: _Slot, now: float) -> bool:
+    def _judge(self, slot: Slot, now: float) -> bool:
         """After a failure: eject, if there is reason to and the pool can spare it."""
         spec, breaker = self._spec.breaker, slot.breaker
         if breaker.is_open:
@@ -304,25 +228,24 @@ class PoolState:
         reason = breaker.due(spec)
         return reason != "" and self._may_eject(slot) and breaker.open(reason, now)
 
-    def _may_eject(self, slot: _Slot) -> bool:
+    def _may_eject(self, slot: Slot) -> bool:
         return slot.breaker.is_open or len(self._ejected()) < self._most_ejected()
 
-    def _ejected(self) -> list[_Slot]:
+    def _ejected(self) -> list[Slot]:
         return [slot for slot in self._slots.values() if slot.active and slot.breaker.is_open]
 
     def _most_ejected(self) -> int:
         """max_open of those that may be asked, but at least one, as Envoy's: 30 % of three is not meant as none."""
         share = self._spec.breaker.max_open
-        active = sum(slot.active for slot in self._slots.values())
-        return max(1, round(share * 100) * active // 100) if share > 0 else 0
+        return max(1, round(share * 100) * self.takers // 100) if share > 0 else 0
 
-    def _back(self, slot: _Slot, changed: bool, now: float) -> bool:
+    def _back(self, slot: Slot, changed: bool, now: float) -> bool:
         """Start slowly, if by this change it has come back."""
         if changed and slot.health.up and not slot.breaker.is_open:
             slot.warm_from = now
         return changed
 
-    # --- edits and views ------------------------------------------------------------------------------------------
+    # --- orders, edits and views ------------------------------------------------------------------------------------
 
     def replace(self, spec: PoolSpec, now: float) -> None:
         """Go on with an edited spec. A backend is the same as before if its name is.
@@ -334,57 +257,56 @@ class PoolState:
         """
         if spec == self._spec:
             return
-        slots: dict[str, _Slot] = {}
+        slots: dict[str, Slot] = {}
         for backend in spec.backends:
             slot = self._slots.get(backend.name)
             if slot is None:
-                slot = _Slot(backend, now)
+                slot = Slot(backend, now)
                 slot.warm_from = now
             else:
                 slot.edit(backend, now)
             if spec.health.probe == "off":
                 slot.health.told(True, "", now)  # nobody would ever find that it is up again
+            slot.drain(self._drained.get(backend.name, ""), now)
             slots[backend.name] = slot
         for name, slot in self._slots.items():
             if name not in slots and slot.load.conns:
                 slot.leave(now)
                 slots[name] = slot
         self._slots, self._spec = slots, spec
+        self._spare(now)
+
+    def _spare(self, now: float) -> None:
+        """There may be fewer now that take sessions: the first to be ejected come back, as far as max_open asks."""
         ejected = sorted(self._ejected(), key=lambda slot: slot.breaker.since)
-        for slot in ejected[: max(0, len(ejected) - self._most_ejected())]:
+        too_many = max(0, len(ejected) - self._most_ejected())
+        for slot in ejected[:too_many]:
             self._back(slot, slot.breaker.close(now), now)
+
+    def drain(self, drained: Mapping[str, str], now: float) -> bool:
+        """An operator's orders, all of them: no new session for these backends (name -> who says so), whatever edits
+        may come. Names that are not known yet are kept in mind. Whether anything has changed.
+        """
+        self._drained = drained
+        changed = [slot.drain(drained.get(name, ""), now) for name, slot in self._slots.items()]
+        self._spare(now)
+        return any(changed)
+
+    @property
+    def takers(self) -> int:
+        """Backends that may be asked, as policy and operator have it."""
+        return sum(slot.active for slot in self._slots.values())
+
+    def takes(self, name: str) -> bool:
+        """Whether backend `name` is one of them."""
+        return name in self._slots and self._slots[name].active
 
     def view(self, now: float) -> tuple[BackendView, ...]:
         """Every backend in the order of the policy, then those that leave."""
-        return tuple(self._view(slot, now) for slot in self._slots.values())
-
-    def _view(self, slot: _Slot, now: float) -> BackendView:
-        self._weigh(slot, now)
-        name, conns, weight = slot.backend.name, slot.load.conns, slot.load.weight / WEIGHT_SCALE
-        health, breaker = slot.health, slot.breaker
-        if slot.leaving:
-            return BackendView(name, "drain", "removed from the policy", slot.set_at, conns, 0.0)
-        if slot.backend.state is State.DRAIN:
-            return BackendView(name, "drain", "set in the policy", slot.set_at, conns, 0.0)
-        if slot.backend.state is State.OFF:
-            return BackendView(name, "off", "set in the policy", slot.set_at, conns, 0.0)
-        if not health.up:
-            return BackendView(name, "down", health.reason, health.since, conns, weight)
-        if breaker.is_open:
-            return BackendView(name, "open", breaker.reason, breaker.since, conns, weight)
-        since = max(health.since, breaker.since, slot.set_at)
-        return BackendView(name, "backup" if slot.backend.backup else "up", "", since, conns, weight)
+        return tuple(slot.view(self._spec.slow_start, now) for slot in self._slots.values())
 
     def __repr__(self) -> str:
-        shown, leaving = [], []
-        for name, slot in self._slots.items():
-            cap = "" if slot.backend.max_conns is None or slot.leaving else f"/{slot.backend.max_conns}"
-            words = [f"{name} {slot.load.conns}{cap}"]
-            if slot.leaving:
-                leaving += words
-                continue
-            words += ["backup"] * slot.backend.backup + [slot.backend.state.value] * (not slot.active)
-            words += ["down"] * (not slot.health.up) + ["open"] * slot.breaker.is_open
-            shown.append(" ".join(words))
+        shown = [repr(slot) for slot in self._slots.values() if not slot.leaving]
+        leaving = [repr(slot) for slot in self._slots.values() if slot.leaving]
         tail = f"; leaving: {', '.join(leaving)}" if leaving else ""
         return f"<PoolState {self._spec.name} {self._spec.balance.value}: {', '.join(shown)}{tail}>"

@@ -12,7 +12,7 @@ from fakes import ManualClock
 
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.engine import RENEW_BATCH, SETTLE, Counts, Engine, StoreMode
-from smtpgate.policy.model import ALLOWED, Event, Facts, Shape, Slot
+from smtpgate.policy.model import ALLOWED, Event, Facts, Shape, Slot, grown
 from smtpgate.policy.rules import Breaker, Kind, Limiter, OnError
 from smtpgate.policy.select import Policy
 from smtpgate.policy.store import LEASE, SLOT_WAIT, Charge, StoreUnavailable, Taken
@@ -116,7 +116,7 @@ def test_caps_and_shapes_need_no_store() -> None:
     cap = limit("m", Event.RCPT, kind=Kind.MAX, amount=2)
     shape = limit("up", Event.DATA, kind=Kind.SHAPE, rate=1000.0, burst=1000.0, deny=None)
     bench = Bench(policy(cap, shape))
-    assert [bench.decide(Event.RCPT, replace(ANN, recipients=n)).allowed for n in range(4)] == [
+    assert [bench.decide(Event.RCPT, grown(ANN, recipients=n)).allowed for n in range(4)] == [
         True,
         True,
         False,
@@ -226,7 +226,7 @@ def test_new_subjects_above_the_budget_share_buckets() -> None:
     limiter = Limiter(new_keys=0.0, new_keys_burst=2.0)
     conns = limit("n", Event.CONNECT, rate=0.1, burst=1.0, overflow_key="{ip/24/48}")
     bench = Bench(policy(conns, limiter=limiter))
-    clients = [replace(ANN, client=f"192.0.2.{i}") for i in range(5)]
+    clients = [grown(ANN, client=f"192.0.2.{i}") for i in range(5)]
     assert [bench.decide(Event.CONNECT, one).allowed for one in clients] == [True, True, True, False, False]
     bench.clock.sleep(10.0)
     assert [bench.decide(Event.CONNECT, one).allowed for one in clients] == [True, True, True, False, False]
@@ -343,11 +343,11 @@ def test_a_value_that_was_tried_costs_once_whatever_became_of_it() -> None:
     """A mail server that refuses the first recipient of each domain makes none of them free."""
     bench = Bench(policy(limit("d", Event.RCPT, rate=1 / 3600, burst=2.0, distinct="{rcpt_domain}")))
     for domain in ("a.example", "b.example", "a.example", "b.example"):
-        decision = bench.decide(Event.RCPT, replace(ANN, rcpt=f"x@{domain}", rcpt_domain=domain))
+        decision = bench.decide(Event.RCPT, grown(ANN, rcpt=f"x@{domain}", rcpt_domain=domain))
         assert decision.allowed
         bench.engine.refund(decision.paid, ours=False)
         bench.engine.refund(decision.paid, ours=True)
-    assert not bench.decide(Event.RCPT, replace(ANN, rcpt="x@c.example", rcpt_domain="c.example")).allowed
+    assert not bench.decide(Event.RCPT, grown(ANN, rcpt="x@c.example", rcpt_domain="c.example")).allowed
 
 
 def test_a_refund_that_the_store_does_not_hear_of_is_lost_and_not_counted() -> None:
@@ -485,7 +485,7 @@ def test_a_ban_of_ours_counts_while_the_store_is_away() -> None:
     bench.store.down = True
     assert [bench.decide(Event.AUTH_FAIL, ANN).allowed for _ in range(2)] == [True, False]
     assert not bench.decide(Event.CONNECT, ANN).allowed
-    assert bench.decide(Event.CONNECT, replace(ANN, client="192.0.2.99")).allowed
+    assert bench.decide(Event.CONNECT, grown(ANN, client="192.0.2.99")).allowed
 
 
 # --- shaping ---

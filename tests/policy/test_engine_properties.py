@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fakes import ManualClock
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.engine import Engine
-from smtpgate.policy.model import Decision, Event, Facts
+from smtpgate.policy.model import Decision, Event, Facts, grown
 from smtpgate.policy.rules import Cost, Escalation, Kind, Limit
 from smtpgate.policy.select import Policy
 from tests.policy.handmade import STOP, limit, policy
@@ -75,7 +74,7 @@ class Run:
         self.clock.sleep(pause)
         facts = Facts(client, login=who, recipients=count, messages=count, octets=count)
         if event not in (Event.CONNECT, Event.AUTH_FAIL):
-            facts = replace(facts, user=who)
+            facts = grown(facts, user=who)
         decision = self.engine.decide(event, facts, hold=hold)
         if then == "refund":
             self.engine.refund(decision.paid, ours=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import smtpgate.policy.newkeys
-from smtpgate.policy.model import Event, Facts
+from smtpgate.policy.model import Event, Facts, grown
 from smtpgate.policy.newkeys import EVERYBODY, NewKeys
 from smtpgate.policy.rules import Limit, Limiter
 from tests.policy.handmade import ANN, limit
@@ -19,7 +19,7 @@ def subject(keys: NewKeys, one: Limit, facts: Facts, limiter: Limiter, now: floa
 
 
 def client(address: str) -> Facts:
-    return replace(ANN, client=address)
+    return grown(ANN, client=address)
 
 
 def test_new_subjects_above_the_budget_share_a_prefix_and_then_one_subject() -> None:
@@ -54,21 +54,21 @@ def test_the_budget_refills_evenly() -> None:
 def test_a_limit_without_overflow_key_needs_no_budget() -> None:
     keys = NewKeys()
     users = limit("u", rate=1.0, burst=1.0)
-    assert {subject(keys, users, replace(ANN, user=f"u{i}"), TWO, 0.0) for i in range(9)} == {
+    assert {subject(keys, users, grown(ANN, user=f"u{i}"), TWO, 0.0) for i in range(9)} == {
         (f"u{i}", True) for i in range(9)
     }
     assert len(keys) == 0
 
 
 def test_a_key_without_a_value_is_none() -> None:
-    assert subject(NewKeys(), limit("u", rate=1.0, burst=1.0), replace(ANN, user=None), TWO, 0.0) is None
+    assert subject(NewKeys(), limit("u", rate=1.0, burst=1.0), grown(ANN, user=None), TWO, 0.0) is None
 
 
 def test_an_overflow_key_without_a_value_is_everybody() -> None:
     keys = NewKeys()
     domains = limit("d", rate=1.0, burst=1.0, key="{net}", overflow_key="{user}")
-    nobody = replace(ANN, user=None)
-    found = [subject(keys, domains, replace(nobody, client=f"10.0.0.{i}"), TWO, 0.0) for i in range(3)]
+    nobody = grown(ANN, user=None)
+    found = [subject(keys, domains, grown(nobody, client=f"10.0.0.{i}"), TWO, 0.0) for i in range(3)]
     assert found[2] == (EVERYBODY, False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smtpgate.policy.bills import Bill, Bills
-from smtpgate.policy.model import Event, Facts, Shape
+from smtpgate.policy.model import Event, Facts, Shape, grown
 from smtpgate.policy.newkeys import NewKeys
 from smtpgate.policy.plan import Asking, Plan, plan, share, share_of_places, without_store
 from smtpgate.policy.rules import Cost, Escalation, Kind, Limit, Limiter, OnError
@@ -90,7 +90,7 @@ def test_a_cap_is_compared_with_the_facts(
     event: Event, cost: float | Cost, facts: dict[str, int], amount: int, exceeded: bool
 ) -> None:
     cap = limit("m", event, kind=Kind.MAX, amount=amount, cost=cost)
-    found = planned(cap, event=event, facts=replace(ANN, **facts))
+    found = planned(cap, event=event, facts=grown(ANN, **facts))
     assert (bool(found.capped), found.asks, found.asked) == (exceeded, False, ("m",))
 
 
@@ -118,12 +118,12 @@ def test_where_a_cap_refuses_the_store_is_asked_for_what_only_watches() -> None:
 )
 def test_cost(cost: float | Cost, facts: dict[str, int], tokens: float) -> None:
     eod = limit("e", Event.EOD, rate=1.0, burst=1e6, cost=cost)
-    assert planned(eod, event=Event.EOD, facts=replace(ANN, **facts)).charges[0].cost == tokens
+    assert planned(eod, event=Event.EOD, facts=grown(ANN, **facts)).charges[0].cost == tokens
 
 
 def test_distinct_is_a_member_and_costs_in_full_where_it_has_no_value() -> None:
     fails = limit("f", Event.AUTH_FAIL, rate=1.0, burst=1.0, key="{net}|{login}", distinct="{password_mac}")
-    tried = replace(ANN, password_mac="0badcafe")
+    tried = grown(ANN, password_mac="0badcafe")
     charge = planned(fails, event=Event.AUTH_FAIL, facts=tried).charges[0]
     assert (charge.key, charge.member, charge.cost) == ("f:192.0.2.7|ann", "0badcafe", 1.0)
     charge = planned(fails, event=Event.AUTH_FAIL, facts=ANN).charges[0]

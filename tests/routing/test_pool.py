@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from lib.pools import BREAKER, NOW, backend, eject, pool, states, take, turns
 
-from smtpgate.routing.model import Balance, HealthSpec, PoolSpec, QueueSpec, State
-from smtpgate.routing.pool import BackendView, Open, PoolState, Refuse, Wait
+from smtpgate.routing.model import BackendView, Balance, HealthSpec, PoolSpec, QueueSpec, State
+from smtpgate.routing.pool import Open, PoolState, Refuse, Wait
 
 # --- shares ---------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ def test_probes_take_a_backend_out_and_back() -> None:
     state = pool(backend("a"), backend("b"), health=HealthSpec(rise=2, fall=3))
     assert [state.probed("a", False, "greeting 554", NOW + n) for n in range(3)] == [False, False, True]
     assert turns(state, 4) == {"b": 4}
-    assert state.view(NOW + 3)[0] == BackendView("a", "down", "greeting 554", NOW + 2, 0, 1.0)
+    assert state.view(NOW + 3)[0] == BackendView("a", "down", "greeting 554", NOW + 2, 0, 1.0, "probe")
     assert [state.probed("a", True, "", NOW + n) for n in (4, 5)] == [False, True]
     assert turns(state, 4) == {"a": 2, "b": 2}
 
@@ -167,7 +167,7 @@ def test_probes_take_a_backend_out_and_back() -> None:
 def test_failed_connects_eject() -> None:
     state = pool(backend("a"), backend("b"))
     assert [state.connect_failed("a", NOW), state.connect_failed("a", NOW + 1)] == [False, True]
-    assert state.view(NOW)[0] == BackendView("a", "open", "2 failed connects in a row", NOW + 1, 0, 1.0)
+    assert state.view(NOW)[0] == BackendView("a", "open", "2 failed connects in a row", NOW + 1, 0, 1.0, "sessions")
     assert turns(state, 4) == {"b": 4}
 
 
@@ -273,7 +273,7 @@ def test_told_of_probes() -> None:
     state = pool(backend("a"), backend("b"))
     assert state.told("a", False, "refused", NOW - 5)
     assert not state.told("a", False, "refused", NOW - 5)
-    assert state.view(NOW)[0] == BackendView("a", "down", "refused", NOW - 5, 0, 1.0)
+    assert state.view(NOW)[0] == BackendView("a", "down", "refused", NOW - 5, 0, 1.0, "probe")
     assert state.told("a", True, "", NOW)
     assert turns(state, 4) == {"a": 2, "b": 2}
 
@@ -281,7 +281,7 @@ def test_told_of_probes() -> None:
 def test_told_of_an_ejection() -> None:
     state = pool(backend("a"), backend("b"))
     assert state.told("a", False, "3 failed connects in a row", NOW - 5, passive=True)
-    assert state.view(NOW)[0] == BackendView("a", "open", "3 failed connects in a row", NOW - 5, 0, 1.0)
+    assert state.view(NOW)[0] == BackendView("a", "open", "3 failed connects in a row", NOW - 5, 0, 1.0, "sessions")
     assert not state.told("b", False, "too", NOW - 4, passive=True)  # max_open
     at = NOW + 25
     assert state.acquire(at, tried=("b",)) == Open(backend("a"), trial=True)

@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from lib.pools import NOW, backend
 
-from smtpgate.routing.model import BackendSpec, Balance, BreakerSpec, HealthSpec, PoolSpec, QueueSpec, State
-from smtpgate.routing.pool import BackendView, Open, PoolState, Refuse, Wait
+from smtpgate.routing.model import (
+    BackendSpec,
+    BackendView,
+    Balance,
+    BreakerSpec,
+    HealthSpec,
+    PoolSpec,
+    QueueSpec,
+    State,
+)
+from smtpgate.routing.pool import Open, PoolState, Refuse, Wait
 
 NAMES = ("a", "b", "c", "d")
 OPEN = 30.0
@@ -57,9 +66,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.state = PoolState(self.spec, self.now)
         self.count = Counter[str]()
         self.trials: dict[str, float] = {}
+        self.drained: dict[str, str] = {}
 
     def views(self) -> dict[str, BackendView]:
         return {view.name: view for view in self.state.view(self.now)}
+
+    def takes(self, one: BackendSpec) -> bool:
+        return one.state is State.ACTIVE and one.name not in self.drained
 
     def free(self, one: BackendSpec) -> bool:
         return one.max_conns is None or self.count[one.name] < one.max_conns
@@ -75,7 +88,7 @@ class PoolMachine(RuleBasedStateMachine):
         views = self.views()
         answer = self.state.acquire(self.now, tried=tried, hash_key=key, chance=chance, may_wait=may_wait)
         may_wait = may_wait and self.spec.queue.max > 0
-        active = [one for one in self.spec.backends if one.state is State.ACTIVE]
+        active = [one for one in self.spec.backends if self.takes(one)]
         left = [one for one in active if one.name not in tried]
         healthy = [one for one in left if views[one.name].state in ("up", "backup")]
         # Those whom a session waits for: what is behind them does not help, but backups do where nobody may wait.
@@ -175,13 +188,21 @@ class PoolMachine(RuleBasedStateMachine):
         self.trials.clear()
         assert self.state.spec == spec
 
+    @rule(drained=st.dictionaries(names, st.sampled_from(["ann", "bob"]), max_size=2))
+    def order(self, drained: dict[str, str]) -> None:
+        self.state.drain(drained, self.now)
+        for name in drained.keys() ^ self.drained.keys():
+            self.trials.pop(name, None)
+        self.drained = drained
+        assert not self.state.drain(drained, self.now)
+
     @invariant()
     def counts_agree(self) -> None:
         assert {name: self.state.conns(name) for name in NAMES} == {name: self.count[name] for name in NAMES}
 
     @invariant()
     def the_cap_is_kept(self) -> None:
-        active = {one.name for one in self.spec.backends if one.state is State.ACTIVE}
+        active = {one.name for one in self.spec.backends if self.takes(one)}
         ejected = sum(self.views()[name].state == "open" for name in active)
         share = self.spec.breaker.max_open
         assert ejected <= (max(1, int(len(active) * share)) if share else 0)
@@ -196,7 +217,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(self.views()) == current | gone
         for one in self.spec.backends:
             weight = self.views()[one.name].weight
-            assert weight == 0 if one.state is not State.ACTIVE else 0 < weight <= one.weight
+            assert 0 < weight <= one.weight if self.takes(one) else weight == 0
 
 
 TestAnyOrderOfCalls = PoolMachine.TestCase

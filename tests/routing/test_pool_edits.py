@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from lib.pools import NOW, backend, eject, pool, spec, states, take, turns
 
-from smtpgate.routing.model import Balance, HealthSpec, PoolSpec, State
-from smtpgate.routing.pool import BackendView, Open, PoolState, Wait
+from smtpgate.routing.model import BackendView, Balance, HealthSpec, PoolSpec, State
+from smtpgate.routing.pool import Open, PoolState, Refuse, Wait
 
 # --- slow start ---------------------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ def test_an_edit_keeps_counts_and_lets_go_of_what_is_gone() -> None:
     assert [take(state), take(state), take(state)] == ["a", "b", "a"]
     state.replace(spec(backend("b", max_conns=2), backend("c")), NOW + 1)
     assert repr(state) == "<PoolState core round_robin: b 1/2, c 0; leaving: a 2>"
-    assert state.view(NOW + 2)[2] == BackendView("a", "drain", "removed from the policy", NOW + 1, 2, 0.0)
+    assert state.view(NOW + 2)[2] == BackendView("a", "drain", "removed from the policy", NOW + 1, 2, 0.0, "policy")
     assert Counter(take(state) for _ in range(3)) == {"b": 1, "c": 2}
     state.release("a")
     assert state.conns("a") == 1
@@ -115,10 +115,10 @@ def test_drain_and_off_take_no_session_and_come_back() -> None:
     eject(state, "a")
     state.replace(spec(backend("a", state=State.DRAIN), backend("b")), NOW + 1)
     assert turns(state, 3) == {"b": 3}
-    assert state.view(NOW + 2)[0] == BackendView("a", "drain", "set in the policy", NOW + 1, 1, 0.0)
+    assert state.view(NOW + 2)[0] == BackendView("a", "drain", "set in the policy", NOW + 1, 1, 0.0, "policy")
     assert repr(state) == "<PoolState core round_robin: a 1 drain, b 0>"
     state.replace(spec(backend("a", state=State.OFF), backend("b")), NOW + 3)
-    assert state.view(NOW + 4)[0] == BackendView("a", "off", "set in the policy", NOW + 3, 1, 0.0)
+    assert state.view(NOW + 4)[0] == BackendView("a", "off", "set in the policy", NOW + 3, 1, 0.0, "policy")
     state.replace(spec(backend("a"), backend("b")), NOW + 5)
     assert states(state) == {"a": "up", "b": "up"}
 
@@ -160,3 +160,53 @@ def test_repr_tells_all() -> None:
     state.told("b", False, "refused", NOW)
     assert state.spec.name == "core"
     assert repr(state) == "<PoolState core round_robin: a 1/9 open, b 0 down, c 0 backup, d 0 off>"
+
+
+# --- an operator's orders -------------------------------------------------------------------------------------------
+
+
+def test_who_is_drained_takes_no_session_and_keeps_those_it_has() -> None:
+    state = pool(backend("a"), backend("b"))
+    assert [take(state), take(state)] == ["a", "b"]
+    assert state.drain({"a": "ann", "z": "ann"}, NOW + 1)
+    assert not state.drain({"a": "ann"}, NOW + 2)
+    assert turns(state, 4, NOW + 2) == {"b": 4}
+    assert state.view(NOW + 3)[0] == BackendView("a", "drain", "drained by ann", NOW + 1, 1, 0.0, "operator")
+    assert repr(state) == "<PoolState core round_robin: a 1 drained, b 1>"
+    state.release("a")
+    assert states(state) == {"a": "drain", "b": "up"}
+
+
+def test_a_drained_backend_stays_so_whatever_the_policy_says() -> None:
+    state = pool(backend("a"), backend("b"))
+    state.drain({"a": "ann", "c": "ann"}, NOW)
+    state.replace(spec(backend("a", 7), backend("b"), backend("c")), NOW + 1)
+    assert states(state, NOW + 1) == {"a": "drain", "b": "up", "c": "drain"}
+    state.replace(spec(backend("b")), NOW + 2)
+    state.replace(spec(backend("a"), backend("b")), NOW + 3)
+    assert turns(state, 3, NOW + 3) == {"b": 3}
+
+
+def test_with_everybody_drained_there_is_nobody_to_ask() -> None:
+    state = pool(backend("a"))
+    state.drain({"a": "ann"}, NOW)
+    assert state.acquire(NOW) == Refuse("empty")
+    assert state.takers == 0
+
+
+def test_what_is_given_back_starts_slowly_and_with_a_clean_slate() -> None:
+    state = pool(backend("a", 10), backend("b", 10), slow_start=20.0)
+    eject(state, "a")
+    state.drain({"a": "ann"}, NOW + 1)
+    assert state.drain({}, NOW + 2)
+    assert states(state, NOW + 2) == {"a": "up", "b": "up"}
+    assert [view.weight for view in state.view(NOW + 12)] == [5.0, 10.0]
+
+
+def test_a_drain_leaves_no_more_ejected_than_max_open_allows() -> None:
+    state = pool(*(backend(name) for name in "abcd"))
+    eject(state, "a", NOW)
+    eject(state, "b", NOW + 1)
+    assert states(state, NOW + 1) == {"a": "open", "b": "open", "c": "up", "d": "up"}
+    state.drain({"c": "ann"}, NOW + 2)
+    assert states(state, NOW + 2) == {"a": "up", "b": "open", "c": "drain", "d": "up"}
