@@ -38,7 +38,8 @@ SALT_OCTETS: Final = 8  # nginx draws 31 bits; a guess must not be worth trying
 
 
 class Login:
-    """AUTH on one connection.
+    """AUTH on one connection, and what else is asked of auth_http. busy: an exchange is under way. asked: seconds
+    that went into questions, and into the waits that they were answered with.
 
     pause(seconds): lets time pass with nothing left unsent. abort_on_close(): a context in which waiting for
     somebody else ends, with StreamLost, when the client has gone. restart_timeout(): the client's time to speak
@@ -68,25 +69,33 @@ class Login:
         self._abort_on_close = abort_on_close
         self._restart_timeout = restart_timeout
         self._salt: str | None = None  # one a connection, as nginx
+        self.busy = False
+        self.asked = 0.0
 
     def authenticate(self, event: Auth) -> Reply | Closed:
         """The reply to AUTH: 235 once the auth service said yes, with the client's facts grown. Closed when the
         client went away in the middle of the exchange.
         """
+        self.busy = True
+        try:
+            return self._authenticate(event)
+        finally:
+            self.busy = False
+
+    def _authenticate(self, event: Auth) -> Reply | Closed:
         if event.mechanism == "EXTERNAL" and not self._client.certified:
             return replies.NOTHING_SHOWN
         gathered = self._gather(event)
         if not isinstance(gathered, sasl.Credentials):
             return gathered
-        began = self._ports.clock.monotonic()
-        answer = self.ask(self._client.claims(gathered))
-        seconds = self._ports.clock.monotonic() - began
+        asked = self.asked
+        answer = self.ask(self._client.claims(gathered), replies.AUTH_UNAVAILABLE)
         # nginx: the auth request stops the clock, and a refused client has the whole timeout again.
         self._restart_timeout()
         if isinstance(answer, AuthGranted) and not gathered.user and answer.user is None:
             answer = self._named(gathered, answer)
         reply = self._admit(gathered, answer) if isinstance(answer, AuthGranted) else answer
-        record = AuthRecord(self._client.who(), text_of(gathered.user), gathered.method, reply, seconds)
+        record = AuthRecord(self._client.who(), text_of(gathered.user), gathered.method, reply, self.asked - asked)
         self._ports.records.authentication(record)
         if isinstance(answer, AuthGranted):
             return reply
@@ -99,7 +108,8 @@ class Login:
         tls = self._client.tls
         if credentials.method == "external" and tls is not None and tls.certificate is not None:
             return replace(granted, user=tls.certificate.subject)
-        return self._unavailable("auth server granted a login without a name, and named nobody")
+        self._unavailable("auth server granted a login without a name, and named nobody")
+        return replies.AUTH_UNAVAILABLE
 
     def forget(self) -> None:
         """Nobody is logged in any more: the places that the login held are free."""
@@ -126,8 +136,17 @@ class Login:
         answer = self._next_event()
         return answer if isinstance(answer, Closed) else None
 
-    def ask(self, query: AuthQuery) -> AuthGranted | Reply:
-        """auth_http's verdict. A refusal has had its Auth-Wait already when it comes back as a reply."""
+    def ask(self, query: AuthQuery, unavailable: Reply) -> AuthGranted | Reply:
+        """auth_http's verdict. A refusal has had its Auth-Wait already when it comes back as a reply. unavailable:
+        the reply where there is no verdict, which says nothing of the client.
+        """
+        began = self._ports.clock.monotonic()
+        try:
+            return self._ask(query, unavailable)
+        finally:
+            self.asked += self._ports.clock.monotonic() - began
+
+    def _ask(self, query: AuthQuery, unavailable: Reply) -> AuthGranted | Reply:
         authenticator = self._ports.authenticator
         assert authenticator is not None, "a listener that asks has auth_http; the configuration sees to it"
         answer = self._until_decided(authenticator, query)
@@ -138,11 +157,11 @@ class Login:
                 self._pause(answer.wait)
             return replies.parse(f"{answer.code} {answer.text}", close=answer.wait <= 0)
         assert isinstance(answer, AuthUnavailable)
-        return self._unavailable(answer.reason)
+        self._unavailable(answer.reason)
+        return unavailable
 
-    def _unavailable(self, reason: str) -> Reply:
+    def _unavailable(self, reason: str) -> None:
         self._ports.journal.error("auth_unavailable", **self._client.who().fields(), reason=reason)
-        return replies.INTERNAL_ERROR
 
     def _gather(self, event: Auth) -> sasl.Credentials | Reply | Closed:
         """Run the exchange that `event` opened. A cancelled, unreadable or malformed one gets nginx's 500."""

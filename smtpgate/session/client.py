@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from smtpgate.policy.model import Facts, grown
-from smtpgate.session.ports import AuthGranted, AuthQuery, Identity, Peer, Proxied, TlsInfo
+from smtpgate.session.ports import AuthGranted, AuthQuery, Identity
 from smtpgate.session.records import Who
+from smtpgate.session.streams import Peer, Proxied, TlsInfo
 from smtpgate.smtp.encode import UNAVAILABLE
 from smtpgate.smtp.events import Hello, Mail, Rcpt, Xclient, Xforward
 from smtpgate.smtp.sasl import Credentials
@@ -47,6 +48,7 @@ class Client:
         self._relay: str | None = None  # the address of whoever has said XCLIENT
         self._listener = listener
         self._proxied = proxied
+        self._who: tuple[Facts, str, TlsInfo | None, Who] | None = None  # the last one, and of what it was made
         self._tls_in_front = None if proxied is None else proxied.tls
         self.forget(tls, now)
 
@@ -209,18 +211,24 @@ class Client:
 
     def who(self) -> Who:
         """What every record of the session says of it."""
-        facts = self.facts
+        facts, name, tls = self.facts, self.name, self.tls
+        if self._who is not None:
+            of_facts, of_name, of_tls, who = self._who
+            if of_facts is facts and of_name is name and of_tls is tls:
+                return who
         spoken = [self._relay, None if self._proxied is None else self._proxied.via]
-        return Who(
+        who = Who(
             session=self.session,
             listener=self._listener,
             client=facts.client,
-            name=self.name,
+            name=name,
             user=facts.user,
             helo=facts.helo,
-            tls=None if self.tls is None else self.tls.protocol,
+            tls=None if tls is None else tls.protocol,
             via=", ".join(one for one in spoken if one is not None),
         )
+        self._who = (facts, name, tls, who)
+        return who
 
 
 def _told(value: T | None, before: T, own: T) -> T:

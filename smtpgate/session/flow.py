@@ -14,22 +14,17 @@ from typing import Final, Literal
 
 from smtpgate.clock import Deadline
 from smtpgate.live import SessionView
-from smtpgate.policy.model import Event as PolicyEvent
+from smtpgate.session.arrival import Arrival
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
+from smtpgate.session.intake import Intake
 from smtpgate.session.mailing import Mailing
-from smtpgate.session.policing import Account, Policing
-from smtpgate.session.ports import (
-    READ_SIZE,
-    Ports,
-    Proxied,
-    Stream,
-    StreamInterrupted,
-    StreamLost,
-    StreamTimeout,
-)
+from smtpgate.session.policing import Policing
+from smtpgate.session.ports import Ports
 from smtpgate.session.records import SessionRecord
 from smtpgate.session.relay import Relay
+from smtpgate.session.slowing import Slowing
+from smtpgate.session.streams import READ_SIZE, Proxied, Stream, StreamInterrupted, StreamLost, StreamTimeout
 from smtpgate.smtp import replies
 from smtpgate.smtp.events import (
     Auth,
@@ -52,15 +47,17 @@ from smtpgate.smtp.events import (
     Xforward,
 )
 from smtpgate.smtp.replies import Reply
-from smtpgate.smtp.server import ServerProtocol, ServerSettings
+from smtpgate.smtp.server import TEXT_AFTER_REFUSAL, ServerProtocol, ServerSettings
 from smtpgate.units import PeerNetwork, is_among
 
 # Last words to a client that may not be reading: it has had its time.
 FAREWELL_TIMEOUT: Final = 1.0
 NO_TIME: Final = 0.001  # a budget that is used up still reads what is here already
 TLS_HANDSHAKE_TIMEOUT: Final = 30.0  # reference/security.md F2
+# Seconds in all, instead of `timeout`, while the process has hardly a place left: Postfix's stress-dependent
+# smtpd_timeout (STRESS_README).
+STRESS_TIMEOUT: Final = 10.0
 SESSION_ID_OCTETS: Final = 8
-MAX_SHOWN: Final = 64  # octets of what an early talker said, in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,9 @@ class SessionSettings:
 
     envelope: with method none, ask auth_http for each RCPT until the first accepted, for every one, or never.
     greeting_delay: seconds in which a client may not speak yet. certificate_required: of clients, under TLS. xclient:
-    who may speak for others.
+    who may speak for others. soft_errors: from that error on the reply to each waits for error_delay seconds
+    (Postfix, smtpd_error_sleep_time). min_data_rate: octets a second that a client must send of a text, as Intake has
+    it.
     """
 
     listener: str
@@ -80,6 +79,9 @@ class SessionSettings:
     greeting_delay: float = 0.0
     certificate_required: bool = False
     xclient: tuple[PeerNetwork, ...] = ()
+    soft_errors: int = 3
+    error_delay: float = 1.0
+    min_data_rate: float = 500.0
 
 
 def run(stream: Stream, settings: SessionSettings, ports: Ports, proxied: Proxied | None = None) -> None:
@@ -90,7 +92,10 @@ def run(stream: Stream, settings: SessionSettings, ports: Ports, proxied: Proxie
 
 
 class Session:
-    """The state of one session. `run()` is the only entry."""
+    """The state of one session. `run()` is the only entry, and comes once."""
+
+    # These know us too. run() lets go of them, or only the garbage collector would; mypyc wants to be told.
+    __deletable__ = ("_policing", "_arrival", "_relay", "_login", "_mailing")
 
     def __init__(
         self, stream: Stream, settings: SessionSettings, ports: Ports, proxied: Proxied | None = None
@@ -100,6 +105,7 @@ class Session:
         self._ports = ports
         self._started = ports.clock.monotonic()
         self._began = ports.clock.now()
+        self._greeted = False
         self._ended = "cut off"  # unless it comes to another end: the drain's time is over, or a bug
         # Seconds that the client may keep us waiting, in all, from the greeting to a backend (nginx's `timeout`);
         # None once it is there. Our own waits, for policy, auth_http and backends, do not count.
@@ -108,10 +114,19 @@ class Session:
         session = ports.token(SESSION_ID_OCTETS)
         trusted = bool(settings.xclient) and is_among(stream.peer.host, settings.xclient)
         self._protocol = ServerProtocol(settings.protocol, tls=stream.tls is not None, trusted=trusted)
+        self._slowing = Slowing(ports, stream, self._protocol, settings.soft_errors, settings.error_delay)
         self._client = Client(session, stream.peer, settings.listener, stream.tls, self._began, proxied)
-        self._account = Account()  # of the connection
         self._policing = Policing(ports, self._client, self._attending)
-        self._relay = Relay(ports, server_name, session)
+        self._arrival = Arrival(
+            ports,
+            stream,
+            self._client,
+            self._policing,
+            self._attending,
+            certificate_required=settings.certificate_required,
+            greeting_delay=settings.greeting_delay,
+        )
+        self._relay = Relay(ports, server_name, session, self._attending)
         self._login = Login(
             ports,
             self._client,
@@ -123,14 +138,16 @@ class Session:
             self._abort_on_close,
             self._restart_timeout,
         )
-        self._mailing = Mailing(ports, self._client, self._policing, self._relay, self._login, settings.envelope)
+        self._mailing = Mailing(
+            ports, self._client, self._policing, self._relay, self._login, settings.envelope, settings.min_data_rate
+        )
 
     def run(self) -> None:
         self._ports.records.opened(self)
         try:
             self._serve()
-        except StreamTimeout:
-            self._ended = "client timed out"
+        except StreamTimeout as timeout:
+            self._ended = str(timeout) or "client timed out"
             self._say_last(replies.TIMED_OUT)
         except StreamLost as lost:
             self._ended = f"connection lost: {lost}"
@@ -141,8 +158,13 @@ class Session:
             self._relay.close()
             self._mailing.lost(self._ended)
             self._login.forget()
-            self._policing.settle(self._account)
+            self._arrival.leave()
             self._log()
+            del self._policing, self._arrival, self._relay, self._login, self._mailing
+
+    @property
+    def id(self) -> str:
+        return self._client.session
 
     def view(self) -> SessionView:
         """What it is doing now, for the operator."""
@@ -155,14 +177,26 @@ class Session:
             user=who.user,
             tls=who.tls,
             since=self._began,
-            phase=self._mailing.phase,
+            phase=self._phase,
             transactions=self._mailing.count,
             transaction=self._mailing.transaction,
             backend=self._relay.backend,
         )
 
+    @property
+    def _phase(self) -> str:
+        """In the words of live.SessionView."""
+        if not self._greeted:
+            return "greeting"
+        return "auth" if self._login.busy else self._mailing.phase
+
     def _serve(self) -> None:
-        if self._greet():
+        rejected = self._arrival.before_greeting()
+        self._protocol.greet(None if rejected is None else rejected.reply)
+        if rejected is not None:
+            self._ended = rejected.reason
+        else:
+            self._greeted = True
             event = self._next_event()
             while not isinstance(event, Closed):
                 self._answer(event)
@@ -171,50 +205,6 @@ class Session:
             if event.mid_body:
                 self._relay.abort()
         self._flush()
-
-    def _greet(self) -> bool:
-        """Whether there is a session; if not, what stands in the place of the greeting has been said."""
-        refused = self._arrive() or self._uncertified() or self._early()
-        self._protocol.greet(refused)
-        return refused is None
-
-    def _arrive(self) -> Reply | None:
-        """A client is there: the limits on connections, then its name."""
-        refused = self._policing.ask(PolicyEvent.CONNECT, self._client.facts, self._account)
-        if refused is not None:
-            self._ended = f"refused by {refused.denial.limit}"
-            return refused.reply.closing()
-        names = self._ports.names
-        if names is not None and not self._client.introduced:
-            with self._attending():
-                self._client.named(names.name_of(self._client.peer.host))
-        return None
-
-    def _uncertified(self) -> Reply | None:
-        """nginx's verdict: one that shows no certificate hears so, and does not wonder why the handshake failed."""
-        tls = self._stream.tls
-        if tls is None or not self._settings.certificate_required or self._client.certified:
-            return None
-        self._ended = "client sent no required SSL certificate"
-        return replies.NO_CERTIFICATE
-
-    def _early(self) -> Reply | None:
-        """Wait with the greeting: who speaks before it does not listen either (nginx_mail.md section 3)."""
-        if self._settings.greeting_delay <= 0.0:
-            return None
-        try:
-            said = self._stream.read(Deadline(self._ports.clock, self._settings.greeting_delay))
-        except StreamTimeout:
-            return None
-        except StreamInterrupted:
-            self._ended = f"closed with {replies.SHUTTING_DOWN.code}"
-            return replies.SHUTTING_DOWN
-        if not said:
-            raise StreamLost("client closed the connection before the greeting")
-        self._ended = "client was rejected before greeting"
-        shown = said[:MAX_SHOWN].decode("ascii", "backslashreplace")
-        self._ports.journal.info("early_talker", **self._client.who().fields(), said=shown)
-        return replies.EARLY_TALKER
 
     def _next_event(self) -> Event:
         patience: Deadline | None = None
@@ -231,20 +221,44 @@ class Session:
                 # (reference/security.md F2).
                 self._spend(patience)
                 patience = None
-            lane = self._mailing.lane
-            if lane is not None and lane.settle():
-                patience = None  # it was we who were waited for
+                if self._protocol.closing or self._ports.draining():
+                    continue  # these were the last words, or the drain has begun while they waited
+            intake = self._mailing.intake
+            if intake is not None:
+                if intake.in_vain:
+                    self._protocol.abort(self._mailing.give_up())
+                    continue
+                if intake.settle():
+                    patience = None  # it was we who were waited for
             patience = patience or Deadline(self._ports.clock, self._patience)
             try:
-                data = self._stream.read(patience, READ_SIZE if lane is None else lane.piece)
+                data = self._listen(patience) if intake is None else self._take_in(intake, patience)
             except StreamInterrupted:
+                continue
+            if data is None:
                 continue
             if data:
                 self._protocol.receive_data(data)
             else:
                 self._protocol.receive_eof()
-            if lane is not None:
-                lane.owe(len(data))
+
+    def _listen(self, patience: Deadline) -> bytes | None:
+        """A piece of a command. Under stress a client that is nowhere yet has STRESS_TIMEOUT of the same budget."""
+        if self._budget is not None and self._ports.stressed():
+            less = max(0.0, self._settings.timeout - STRESS_TIMEOUT)
+            patience = Deadline(self._ports.clock, max(patience.remaining() - less, NO_TIME))
+        return self._stream.read(patience, READ_SIZE)
+
+    def _take_in(self, intake: Intake, patience: Deadline) -> bytes | None:
+        """A piece of a text; None where what was read in vain has had its time."""
+        try:
+            data = self._stream.read(intake.wait(patience), intake.piece)
+        except StreamTimeout:
+            if intake.in_vain:
+                return None
+            raise StreamTimeout("" if patience.expired else "client sent its text too slowly") from None
+        intake.came(len(data))
+        return data
 
     def _spend(self, patience: Deadline | None) -> None:
         if patience is not None and self._budget is not None:
@@ -253,8 +267,8 @@ class Session:
     def _answer(self, event: Event) -> None:
         protocol, mailing = self._protocol, self._mailing
         match event:
-            case Body(data):
-                mailing.body(data)
+            case Body(data, last):
+                mailing.body(data, last=last)
             case Rcpt():
                 protocol.send(self._reached(mailing.rcpt(event)))
             case Mail():
@@ -262,9 +276,9 @@ class Session:
             case Data():
                 protocol.send(mailing.data(protocol.buffered))
             case BodyEnd():
-                if mailing.lane is not None:
+                if mailing.intake is not None and mailing.intake.shaped:
                     self._flush()
-                    mailing.lane.settle()
+                    mailing.intake.settle()
                 protocol.send(mailing.end_of_body(event))
             case BodyFaulted(fault):
                 mailing.faulted(fault)
@@ -307,9 +321,9 @@ class Session:
         self._protocol.tls_started()
         served = self._client.peer.host
         self._client.forget(tls, self._ports.clock.now())
-        refused = self._uncertified() or self._arrive_in_the_place_of(served)
-        if refused is not None:
-            self._protocol.abort(refused)
+        rejected = self._arrival.secured(served)
+        if rejected is not None:
+            self._protocol.abort(rejected.reply)
 
     def _introduce(self, told: Xclient) -> Reply:
         """XCLIENT from somebody who may say it: another client, under the limits as one that has just connected."""
@@ -318,15 +332,8 @@ class Session:
         self._relay.close()
         self._client.becomes(told, self._ports.clock.now())
         self._restart_timeout()
-        refused = self._arrive_in_the_place_of(served)
-        return refused or replies.greeting(self._settings.protocol.server_name)
-
-    def _arrive_in_the_place_of(self, host: str) -> Reply | None:
-        """Another address has other limits: the places that the last client had are free, this one needs its own."""
-        if self._client.peer.host == host:
-            return None
-        self._policing.settle(self._account)
-        return self._arrive()
+        rejected = self._arrival.replaced(served)
+        return rejected.reply if rejected is not None else replies.greeting(self._settings.protocol.server_name)
 
     def _reached(self, reply: Reply) -> Reply:
         """Authenticated, or at a backend: from now on each command has the idle timeout of its own."""
@@ -344,8 +351,13 @@ class Session:
 
     def _flush(self) -> bool:
         """Write what is queued; whether there was anything."""
-        data = self._protocol.data_to_send()
+        protocol = self._protocol
+        if protocol.errors.count > self._slowing.answered:
+            self._slowing.wait()
+        data = protocol.data_to_send()
         if data:
+            if protocol.text_may_follow and (protocol.buffered or self._stream.readable()):
+                protocol.leave(TEXT_AFTER_REFUSAL)
             # nginx: `timeout` is also what a client has to take what we say.
             self._stream.write(data, Deadline(self._ports.clock, self._settings.timeout))
         return bool(data)

@@ -88,7 +88,6 @@ def renew(link: BackendLink, identity: Identity, settings: BackendSettings, dead
 
     Raises as `greet`.
     """
-    link.check_rested()
     _introduce(link, identity, settings, deadline)
 
 

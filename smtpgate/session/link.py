@@ -12,9 +12,9 @@ from typing import Final
 from smtpgate.clock import Clock, Deadline
 from smtpgate.routing.model import BackendTls
 from smtpgate.session.handshake import Introduction
-from smtpgate.session.ports import Stream, StreamInterrupted, StreamLost, StreamTimeout
+from smtpgate.session.streams import Stream, StreamInterrupted, StreamLost, StreamTimeout
 from smtpgate.smtp import encode
-from smtpgate.smtp.client import BackendProtocolError, ClientProtocol, ClientState
+from smtpgate.smtp.client import BackendProtocolError, ClientProtocol, ClientState, ConnectionEnded
 from smtpgate.smtp.extensions import Extensions
 from smtpgate.smtp.replies import Reply
 
@@ -34,12 +34,16 @@ class LinkLost(Exception):
     """The backend can no longer be spoken to: gone, silent, talking nonsense, or it said 421.
 
     `str()` is for the log. farewell: its last reply, where there was one. silent: it is there, but does not answer.
+    garbled: what it said is no SMTP, or answers nothing.
     """
 
-    def __init__(self, reason: str, farewell: Reply | None = None, *, silent: bool = False) -> None:
+    def __init__(
+        self, reason: str, farewell: Reply | None = None, *, silent: bool = False, garbled: bool = False
+    ) -> None:
         super().__init__(reason)
         self.farewell = farewell
         self.silent = silent
+        self.garbled = garbled
 
 
 class BackendLink:
@@ -52,6 +56,7 @@ class BackendLink:
         self._stream = stream
         self._clock = clock
         self._protocol = ClientProtocol()
+        self._silent = False  # it was looked whether the backend has said anything, and nothing has happened since
         self.introduction = Introduction()
 
     @property
@@ -68,7 +73,13 @@ class BackendLink:
         return self._replies(1, deadline)[0]
 
     def ask(self, *commands: bytes, deadline: Deadline | None = None) -> list[Reply]:
-        """Send commands in one write; their replies in order. Raises LinkLost, also for a 421."""
+        """Send commands in one write; their replies in order. Raises LinkLost, also for a 421.
+
+        What has been said before they are sent answers none of them: taken for an answer it would shift every reply
+        that follows (reference/security.md B1).
+        """
+        if not self._silent:
+            self.check_silent("before it was asked")
         deadline = deadline or Deadline(self._clock, COMMAND_TIMEOUT)
         self._write(self._registered(self._protocol.send, *commands), deadline)
         return self._replies(len(commands), deadline)
@@ -89,12 +100,13 @@ class BackendLink:
         except (StreamLost, BackendProtocolError) as fault:
             raise LinkLost(str(fault)) from None
 
-    def check_rested(self) -> None:
-        """A backend has nothing to say between transactions: what waits there is its farewell, or a reply out of
-        turn that would answer our next command. Raises LinkLost.
+    def check_silent(self, when: str) -> None:
+        """A backend that is asked nothing has nothing to say: what waits there is its farewell, a refusal of the text
+        that it reads, or a reply out of turn. Raises LinkLost, with the refusal where it is one.
         """
         if self._stream.readable():
-            raise LinkLost("backend spoke or left between transactions")
+            raise self._unasked(f"backend spoke or left {when}")
+        self._silent = True
 
     # --- a text as DATA ------------------------------------------------------------------------------------------
 
@@ -106,17 +118,12 @@ class BackendLink:
         """A piece of the message after a 354; blocks while the backend is slow. Raises LinkLost."""
         self._write(data, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
 
-    def check_silent(self) -> None:
-        """A backend that reads a text has nothing to say but that it refuses it, and what it said before the end
-        must not be taken for the answer to the end. Raises LinkLost, with the refusal where it is one.
+    def end_data(self, terminator: bytes, tail: bytes = b"") -> Reply:
+        """The end of data and its reply. tail: the last piece of the message, if it was not written yet. Raises
+        LinkLost: then nobody knows whether it was committed.
         """
-        if self._stream.readable():
-            raise LinkLost("backend spoke or left before the end of the text", self._last_words())
-
-    def end_data(self, terminator: bytes) -> Reply:
-        """The end of data and its reply. Raises LinkLost: then nobody knows whether it was committed."""
         octets = self._registered(self._protocol.end_data, terminator)
-        self._write(octets, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
+        self._write(tail + octets, Deadline(self._clock, DATA_BLOCK_TIMEOUT))
         return self._replies(1, Deadline(self._clock, DATA_DONE_TIMEOUT))[0]
 
     # --- a text in BDAT chunks (RFC 3030) ------------------------------------------------------------------------
@@ -170,27 +177,36 @@ class BackendLink:
         try:
             return register(*commands)
         except BackendProtocolError as fault:
-            raise LinkLost(str(fault), self._protocol.farewell) from None
+            raise self._lost(fault) from None
 
     def _write(self, data: bytes, deadline: Deadline) -> None:
+        self._silent = False
         try:
             self._stream.write(data, deadline)
         except StreamTimeout:
             raise LinkLost("backend takes no more data", silent=True) from None
         except StreamLost as lost:
-            raise LinkLost(str(lost), self._last_words()) from None
+            raise self._unasked(str(lost)) from None
 
-    def _last_words(self) -> Reply | None:
-        """A refusal that the backend sent before it hung up mid-message, if it is here already."""
+    def _unasked(self, reason: str) -> LinkLost:
+        """With what the backend has said before it was asked, or hung up, as far as it is here already."""
         deadline = Deadline(self._clock, FAREWELL_TIMEOUT)
         reply: Reply | None = None
+        garbled = False
         try:
             while reply is None and self._protocol.state is not ClientState.CLOSED:
                 self._receive(deadline)
                 reply = self._protocol.next_reply()
-        except (StreamTimeout, StreamLost, BackendProtocolError):
+        except (StreamTimeout, StreamLost):
             pass
-        return reply or self._protocol.farewell
+        except BackendProtocolError as fault:
+            garbled = not isinstance(fault, ConnectionEnded)
+            reason = f"{reason}: {fault}" if garbled else reason
+        return LinkLost(reason, reply or self._protocol.farewell, garbled=garbled)
+
+    def _lost(self, fault: StreamLost | BackendProtocolError) -> LinkLost:
+        garbled = isinstance(fault, BackendProtocolError) and not isinstance(fault, ConnectionEnded)
+        return LinkLost(str(fault), self._protocol.farewell, garbled=garbled)
 
     def _replies(self, count: int, deadline: Deadline) -> list[Reply]:
         replies: list[Reply] = []
@@ -206,7 +222,7 @@ class BackendLink:
         except StreamTimeout:
             raise LinkLost("backend did not answer in time", silent=True) from None
         except (StreamLost, BackendProtocolError) as fault:
-            raise LinkLost(str(fault), self._protocol.farewell) from None
+            raise self._lost(fault) from None
         return replies
 
     def _receive(self, deadline: Deadline) -> None:

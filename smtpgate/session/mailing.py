@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from smtpgate.policy.fields import canonical_domain
 from smtpgate.policy.model import Event, Facts, grown
 from smtpgate.session.auth import Login
 from smtpgate.session.client import Client
+from smtpgate.session.intake import Intake
 from smtpgate.session.policing import Account, Policing
-from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, Lane, PoolTarget, Ports, Target
-from smtpgate.session.records import Timings, TransactionRecord
+from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, PoolTarget, Ports, Target
+from smtpgate.session.records import DenialRecord, Timings, TransactionRecord
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
 from smtpgate.smtp.events import BodyEnd, BodyFault, Mail, Rcpt
+from smtpgate.smtp.queueid import queue_id
 from smtpgate.smtp.replies import Reply
 
 MAX_LISTED_RECIPIENTS: Final = 10  # a log line stays readable; the count tells the rest
@@ -30,8 +33,8 @@ class Transaction:
 
     account: what was paid for it. failed: that is given back, as the mail server's refusal (False) or our outage
     (True). way: where the first accepted recipient goes and as whom, and all others with it. chunked: the text comes
-    in BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end. lane: how fast its
-    text may be read, where that is limited.
+    in BDAT chunks. verdict: the reply that a text which cannot be relayed will get at its end. intake: how its text
+    is read, from the 354 on. denial: the limit that ended it. before: what had gone by for others when it began.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Transaction:
     facts: Facts
     started: float
     account: Account
+    before: tuple[float, float, float]
     way: tuple[Target, Identity] | None = None
     recipients: list[str] = field(default_factory=list)
     refused: int = 0
@@ -46,11 +50,12 @@ class Transaction:
     chunked: bool = False
     verdict: Reply | None = None
     failed: bool | None = None
-    lane: Lane | None = None
+    intake: Intake | None = None
+    denial: DenialRecord | None = None
 
 
 class Mailing:
-    """Transactions, one after the other."""
+    """Transactions, one after the other. min_data_rate: octets a second, as Intake has it."""
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Mailing:
         relay: Relay,
         login: Login,
         envelope: str,
+        min_data_rate: float,
     ) -> None:
         self._ports = ports
         self._client = client
@@ -67,6 +73,7 @@ class Mailing:
         self._relay = relay
         self._login = login
         self._envelope = envelope
+        self._min_data_rate = min_data_rate
         self._current: Transaction | None = None
         self.count = 0
 
@@ -85,12 +92,12 @@ class Mailing:
         """In the words of live.SessionView."""
         if self._current is None:
             return "idle"
-        return "data" if self._relay.texting else "mail"
+        return "mail" if self._current.intake is None else "data"
 
     @property
-    def lane(self) -> Lane | None:
-        """How fast the text that is under way may be read; None: as fast as the client and the backend are."""
-        return None if self._current is None else self._current.lane
+    def intake(self) -> Intake | None:
+        """How the text that is under way is read."""
+        return None if self._current is None else self._current.intake
 
     def begin(self, event: Mail) -> Reply:
         """MAIL. The backend hears of it with the first recipient, when the route is known."""
@@ -101,18 +108,18 @@ class Mailing:
             time=self._ports.clock.now(),
             messages=self.count,
             sender=str(sender),
-            sender_domain=sender.domain.lower(),
+            sender_domain=canonical_domain(sender.domain),
             method=self._client.facts.method or "none",
             size=event.params.size,
             transaction=transaction,
         )
-        account = Account()
+        account, before = Account(), self._gone_by()
         refused = self._policing.ask(Event.MAIL, facts, account)
         if refused is not None:
             return refused.reply
         self.count += 1
         self._relay.begin(event)
-        self._current = Transaction(transaction, event, facts, self._ports.clock.monotonic(), account)
+        self._current = Transaction(transaction, event, facts, self._ports.clock.monotonic(), account, before)
         return replies.OK
 
     def rcpt(self, event: Rcpt) -> Reply:
@@ -132,7 +139,7 @@ class Mailing:
             time=self._ports.clock.now(),
             recipients=len(current.recipients),
             rcpt=str(recipient),
-            rcpt_domain=recipient.domain.lower(),
+            rcpt_domain=canonical_domain(recipient.domain),
         )
         target = self._target(current.mail, event, facts)
         if isinstance(target, Reply):
@@ -145,10 +152,12 @@ class Mailing:
         account = Account()
         refused = self._policing.ask(Event.RCPT, facts, account)
         if refused is not None:
+            if refused.reply.close or not current.recipients:
+                current.denial = refused.denial
             return refused.reply
         reply = self._relay.rcpt(*way, event)
         if reply.positive:
-            current.way, current.failed = way, None
+            current.way, current.failed, current.denial = way, None, None
             current.account.take_over(account)
         else:
             self._policing.settle(account, ours=self._relay.outage)
@@ -168,34 +177,56 @@ class Mailing:
         current = self._transaction
         reply = self._open_text(current)
         if reply.code == 354:
-            current.lane = self._policing.lane(current.facts, owed)
+            self._take_in(current, owed)
         return reply
+
+    def _take_in(self, current: Transaction, owed: int) -> None:
+        lane = self._policing.lane(current.facts, owed)
+        current.intake = Intake(self._ports.clock, self._min_data_rate, lane)
 
     def chunk(self, owed: int) -> None:
         """BDAT. The first chunk opens the text. owed: as in data()."""
         current = self._transaction
         if not current.chunked:
             current.chunked = True
-            current.lane = self._policing.lane(current.facts, owed)
+            self._take_in(current, owed)
             if current.verdict is None:
                 reply = self._open_text(current)
                 current.verdict = None if reply.code == 354 else reply
+            self._doom_if_vain(current)
 
     def _open_text(self, current: Transaction) -> Reply:
         reply = self._relay.data(chunked=current.chunked)
         current.failed = None if reply.code == 354 else self._relay.outage
         return reply
 
-    def body(self, data: bytes) -> None:
-        """A piece of the text."""
+    def body(self, data: bytes, *, last: bool = False) -> None:
+        """A piece of the text; last: its end has been read as well."""
         current = self._transaction
         if current.verdict is None:
-            self._relay.write(data)
+            # Where a limit has the last word the backend has the whole text before, however the client cut it.
+            self._relay.write(data, last=last and not self._ports.policy.asks(Event.EOD))
+            self._doom_if_vain(current)
+
+    def _doom_if_vain(self, current: Transaction) -> None:
+        """What follows of a text that nobody will have is read to its end, within the bounds of Intake."""
+        if current.intake is not None and (current.verdict is not None or self._relay.refused):
+            current.intake.doom()
+
+    def give_up(self) -> Reply:
+        """A text that nobody will have does not end: its verdict, before its time."""
+        reply = self._transaction.verdict or self._relay.finish()
+        assert not reply.positive, "only what was refused is read in vain"
+        self._relay.abort()
+        self._close("refused", reply)
+        return reply
 
     def faulted(self, fault: BodyFault) -> None:
         """The text may not be committed; the client is told after its real end."""
-        self._transaction.verdict = replies.BODY_FAULTS[fault]
+        current = self._transaction
+        current.verdict = replies.BODY_FAULTS[fault]
         self._relay.abort()
+        self._doom_if_vain(current)
 
     def end_of_body(self, event: BodyEnd) -> Reply:
         """The end of the text, or of a chunk: the message's final reply, 250 only after the backend's."""
@@ -222,6 +253,7 @@ class Mailing:
             refused = self._policing.ask(Event.EOD, facts, current.account)
             if refused is not None:
                 self._relay.abort()
+                current.denial = refused.denial
                 return refused.reply
         reply = self._relay.finish()
         if not reply.positive and not self._relay.unknown_outcome:
@@ -248,7 +280,7 @@ class Mailing:
         """Where this recipient goes: as auth_http said, else as the routes say."""
         granted = self._client.granted
         if granted is None and self._ports.authenticator is not None and self._envelope != "never":
-            answer = self._login.ask(self._client.envelope(mail, rcpt))
+            answer = self._login.ask(self._client.envelope(mail, rcpt), replies.LOOKUP_FAILED)
             if not isinstance(answer, AuthGranted):
                 return answer
             self._client.admitted(answer, keep=self._envelope == "first")
@@ -266,8 +298,12 @@ class Mailing:
 
     def _close(self, outcome: str, reply: Reply | None = None) -> None:
         current, self._current = self._transaction, None
-        if current.lane is not None:
-            current.lane.close()
+        now, intake = self._ports.clock.monotonic(), current.intake
+        auth, policy, connect = (
+            after - before for after, before in zip(self._gone_by(), current.before, strict=True)
+        )
+        if intake is not None:
+            intake.close()
         self._policing.settle(current.account, ours=current.failed)
         target = current.way[0] if current.way else None
         record = TransactionRecord(
@@ -278,15 +314,20 @@ class Mailing:
             accepted=len(current.recipients),
             rejected=current.refused,
             size=current.size,
-            seconds=self._ports.clock.monotonic() - current.started,
-            timings=Timings(),
+            seconds=now - current.started,
+            timings=Timings(auth, policy, connect, data=0.0 if intake is None else now - intake.began),
             pool=target.pool if isinstance(target, PoolTarget) else None,
             route=target.route if isinstance(target, PoolTarget) else None,
             backend=self._relay.backend,
             replays=self._relay.replays,
             reply=reply,
-            queue_id=None,
+            queue_id=None if reply is None else queue_id(reply),
             outcome="unknown" if self._relay.unknown_outcome else outcome,
+            denial=current.denial,
             forwarded=self._client.forwarded(),
         )
         self._ports.records.transaction(record)
+
+    def _gone_by(self) -> tuple[float, float, float]:
+        """Seconds that have gone by in this session for auth_http, the limits, and the search for backends."""
+        return self._login.asked, self._policing.waited, self._relay.sought

@@ -7,15 +7,13 @@ how sessions stand in line; when to ask, and with which facts, is for `flow`, `a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from smtpgate.clock import Deadline
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, Paid, Slot
 from smtpgate.session.client import Client
-from smtpgate.session.ports import Lane, Place, Ports
+from smtpgate.session.ports import Attending, Lane, Place, Ports
 from smtpgate.session.records import DenialRecord
 from smtpgate.smtp.replies import Reply
 
@@ -47,21 +45,27 @@ class Refusal:
 
 
 class Policing:
-    """attending(): a context for waits on somebody else, with nothing left unsent; it ends, with StreamLost, when
-    the client has gone.
-    """
+    """waited: seconds that went by for the limits, with waits in line and before refusals."""
 
-    def __init__(self, ports: Ports, client: Client, attending: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, ports: Ports, client: Client, attending: Attending) -> None:
         self._ports = ports
         self._policy = ports.policy
         self._client = client
         self._attending = attending
+        self.waited = 0.0
 
     def ask(self, event: Event, facts: Facts, account: Account) -> Refusal | None:
         """May this happen? None is yes, and what it cost is in the account. A refusal has had its waits already."""
+        began = self._ports.clock.monotonic()
         decision = self._policy.decide(event, facts)
         if decision is ALLOWED:
             return None
+        try:
+            return self._obey(event, facts, account, decision)
+        finally:
+            self.waited += self._ports.clock.monotonic() - began
+
+    def _obey(self, event: Event, facts: Facts, account: Account, decision: Decision) -> Refusal | None:
         held = 0.0
         if decision.denial is not None and decision.denial.hold > 0.0:
             decision, held = self._hold(event, facts, decision, decision.denial)

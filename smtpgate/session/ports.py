@@ -5,139 +5,22 @@ Owns the words in which a session and its drivers speak; refuses to know how any
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.journal import Journal
 from smtpgate.live import SessionView
 from smtpgate.policy.model import Decision, Event, Facts, Paid, Shape, Slot
-from smtpgate.routing.model import BackendSettings, BackendTls, Failover
+from smtpgate.routing.model import BackendSettings, Failover
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
+from smtpgate.session.streams import Peer, TlsInfo
 from smtpgate.smtp.replies import Reply
 
 if TYPE_CHECKING:
     from smtpgate.session.link import BackendLink
-
-
-# Octets of one read. Bodies move by large reads: 64 KiB and more saves system calls, 256 KiB saves little beyond
-# (ARCHITECTURE.md).
-READ_SIZE: Final = 65536
-
-
-# --- streams ---------------------------------------------------------------------------------------------------
-
-
-class StreamLost(Exception):
-    """The connection broke (reset, broken pipe, TLS error). `str()` is for the log, never for a peer."""
-
-
-class StreamTimeout(Exception):
-    """The deadline passed before the peer did its part."""
-
-
-class StreamInterrupted(Exception):
-    """A read was woken because the process drains. Nothing was read, nothing is lost; reading again is fine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The two ends of a connection. host is a textual address, "unix:" for a unix socket; ports are 0 there."""
-
-    host: str
-    port: int
-    local_host: str
-    local_port: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
-    """What a handshake found where the listener asks for certificates (auth_http.md section 3, rows 17-22).
-
-    verify: "SUCCESS", "NONE" (the client showed none) or "FAILED:<reason>". subject and issuer: RFC 2253
-    names. serial: upper-case hex. fingerprint: SHA-1, lower-case hex. pem: the certificate.
-    """
-
-    verify: str
-    subject: str = ""
-    issuer: str = ""
-    serial: str = ""
-    fingerprint: str = ""
-    pem: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsInfo:
-    """protocol and cipher in OpenSSL's names ("TLSv1.3", "TLS_AES_256_GCM_SHA384"); sni as the client asked.
-
-    certificate is None where the listener asks clients for none.
-    """
-
-    protocol: str
-    cipher: str
-    sni: str | None = None
-    certificate: ClientCertificate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proxied:
-    """What a PROXY header said of the client.
-
-    via: the textual address of who has sent it, or "unix:". ends: the client and where it connected to. tls: that of
-    the client and the sender, None where it does not say.
-    """
-
-    via: str
-    ends: Peer
-    tls: TlsInfo | None = None
-
-
-class Stream(Protocol):
-    """A connected byte stream; one greenlet reads and writes it.
-
-    peer: the client, also where a PROXY header has told of it.
-    """
-
-    peer: Peer
-    tls: TlsInfo | None
-
-    def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
-        """Some bytes, at most `limit`; b"" at the end of the stream.
-
-        Raises StreamTimeout, StreamLost, StreamInterrupted.
-        """
-
-    def readable(self) -> bool:
-        """Whether octets, an end or an error wait to be read. Never blocks, never raises."""
-
-    def abort_on_close(self) -> AbstractContextManager[None]:
-        """For waits on somebody else, as HAProxy's option of that name: within it, as soon as the peer is gone,
-        StreamLost is raised wherever this greenlet waits.
-
-        What the peer says meanwhile is kept for read(). A peer that said something and then ended its side may
-        want it answered (`printf … | nc -N`): its end is not taken for its absence, a reset is.
-        """
-
-    def write(self, data: bytes, deadline: Deadline) -> None:
-        """All of `data`, blocking while the peer is slow: that is the backpressure.
-
-        Raises StreamTimeout, StreamLost.
-        """
-
-    def start_tls(self, deadline: Deadline) -> TlsInfo:
-        """The server's side of a TLS handshake. Raises StreamTimeout, StreamLost."""
-
-    def start_client_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> TlsInfo:
-        """The client's side, towards a backend: chain and name are checked where `settings.verify` says so.
-
-        Nothing may be left unread, here or by the caller: what the backend said in clear behind its 220 is nobody's
-        words (reference/security.md C2). Raises StreamTimeout, StreamLost.
-        """
-
-    def close(self) -> None:
-        """Never raises; may be called twice."""
 
 
 # --- authentication --------------------------------------------------------------------------------------------
@@ -412,6 +295,13 @@ class Lease(Protocol):
         """A message was taken: the breaker forgets."""
 
 
+class Attending(Protocol):
+    def __call__(self) -> AbstractContextManager[None]:
+        """A context for waits on somebody else, with nothing left unsent; it ends, with StreamLost, when the client
+        has gone (Stream.abort_on_close).
+        """
+
+
 class Backends(Protocol):
     def plan(self, target: Target) -> Failover:
         """How hard to try. Raises BackendRefused (an unknown pool)."""
@@ -419,9 +309,12 @@ class Backends(Protocol):
     def unavailable(self, target: Target) -> Reply:
         """What the client is told when nobody could be reached."""
 
-    def lease(self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline) -> Lease:
+    def lease(
+        self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline, attending: Attending
+    ) -> Lease:
         """Choose a backend that is not in `tried`; take a link that was kept, or connect (with PROXY header and
-        implicit TLS, where the settings say so). May wait in the pool's queue. Raises BackendRefused, DialFailed.
+        implicit TLS, where the settings say so). May wait in the pool's queue, within attending(), out of which may
+        come what is thrown into the wait. Raises BackendRefused, DialFailed.
         """
 
 
@@ -460,6 +353,10 @@ class MakeSpool(Protocol):
 
 
 class LiveSession(Protocol):
+    @property
+    def id(self) -> str:
+        """As its records have it (`Who.session`)."""
+
     def view(self) -> SessionView:
         """What it is doing now."""
 
@@ -486,7 +383,9 @@ class Draining(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All that a session is handed. names: None asks nobody for the names of clients."""
+    """All that a session is handed. names: None asks nobody for the names of clients. stressed: whether the process
+    has hardly a place left for another session.
+    """
 
     authenticator: Authenticator | None
     policy: Policy
@@ -500,3 +399,4 @@ class Ports:
     draining: Draining
     spool: MakeSpool
     names: Names | None = None
+    stressed: Callable[[], bool] = bool

@@ -9,13 +9,17 @@ is replaced by another, and what the client said is said again there; behind the
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from smtpgate.clock import Deadline
+from smtpgate.policy.fields import canonical_domain
 from smtpgate.routing.model import BackendSettings
 from smtpgate.session import handshake
+from smtpgate.session.faults import ReplayRefused, is_personal, refusal_of, told
 from smtpgate.session.handshake import HandshakeRefused, IdentityUntellable, TlsMissing
 from smtpgate.session.link import MAX_UNANSWERED, BackendLink, LinkLost
 from smtpgate.session.ports import (
+    Attending,
     BackendRefused,
     DialFailed,
     Identity,
@@ -32,20 +36,27 @@ from smtpgate.smtp.events import Mail, Rcpt
 from smtpgate.smtp.replies import Reply
 
 
-class _ReplayRefused(Exception):
-    """The replacement backend does not accept what the lost one had accepted and the client was told."""
-
-
 class Relay:
     """The backend's side of one client session; at most one backend connection at a time.
 
     Calls come in SMTP's order: begin, rcpt (once or more), data, write*, finish; or abort; or reset at any time.
     Between transactions the connection is kept for the session's next one, and at the session's end for another
     session, if its last word was that it took a message: whoever comes next shall not pay for anybody's errors.
+
+    attending(): a context for waits in a pool's queue, with nothing left unsent; it ends, with StreamLost, when the
+    client has gone. sought: seconds that went into the search for backends, up to their accepted handshakes.
     """
 
-    def __init__(self, ports: Ports, server_name: str, session_id: str) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        server_name: str,
+        session_id: str,
+        attending: Attending = nullcontext,
+    ) -> None:
         self._ports = ports
+        self._attending = attending
+        self.sought = 0.0
         self._server_name = server_name
         self._session_id = session_id
         self._lease: Lease | None = None
@@ -73,9 +84,9 @@ class Relay:
         self.outage = False  # the last refusal was for want of a mail server, and not in a mail server's words
 
     @property
-    def texting(self) -> bool:
-        """A backend is reading the text."""
-        return self._text is not None
+    def refused(self) -> bool:
+        """Nobody will have the text that is being written."""
+        return self._text is None or self._text.refused
 
     def begin(self, mail: Mail) -> None:
         """MAIL was accepted by the proxy. The backend hears of it with the first recipient."""
@@ -97,7 +108,7 @@ class Relay:
         if self._verdict is not None:
             return self._verdict
         if not self._accepted:
-            domain = rcpt.recipient.domain.lower()
+            domain = canonical_domain(rcpt.recipient.domain)
             self._seeker = Seeker(identity.addr, identity.login, domain, identity.peer, identity.tls)
         reply = self._attempt("rcpt", lambda link: self._send_rcpt(link, rcpt))
         if reply.positive and self._verdict is None:
@@ -118,13 +129,14 @@ class Relay:
             self._spool = self._ports.spool(self._tries.failover.buffer)
         return reply
 
-    def write(self, data: bytes) -> None:
-        """A piece of the text. A backend lost here is replaced, or told by finish()."""
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """A piece of the text; last: the last one. A backend lost here is replaced, or told by finish()."""
         try:
             if self._spool is not None:
                 self._spool.write(data)
             if self._text is not None:
-                self._text.write(data)
+                # Where another backend may be next, the end goes by itself: before it nothing is in doubt.
+                self._text.write(data, last=last and self._spool is None)
         except OSError as fault:
             self._spool_failed(fault)
         except LinkLost as lost:
@@ -210,7 +222,7 @@ class Relay:
             self.unknown_outcome = False
         outcome = "unknown" if self.unknown_outcome else "not delivered"
         self._warn("backend_lost", reason=str(lost), outcome=outcome)
-        refusal = _refusal(lost)
+        refusal = refusal_of(lost)
         if refusal is None:
             self._leave_failed(str(lost))
         else:
@@ -218,7 +230,7 @@ class Relay:
         if refusal is None and not final and self._spool is not None:
             self._resume()
         else:
-            self._verdict, self.outage = refusal or replies.BACKEND_LOST, refusal is None
+            self._verdict, self.outage = refusal or told(lost), refusal is None
         if self._text is None:
             self._drop_spool()
 
@@ -232,7 +244,7 @@ class Relay:
     def _restart_text(self, link: BackendLink) -> Reply:
         reply = self._start_text(link)
         if self._text is None:
-            raise _ReplayRefused(f"{reply.code} {reply.text}")
+            raise ReplayRefused(f"{reply.code} {reply.text}")
         assert self._spool is not None
         for piece in self._spool.chunks():
             self._text.write(piece)
@@ -266,23 +278,25 @@ class Relay:
                 except (LinkLost, HandshakeRefused, TlsMissing, DialFailed) as failed:
                     fault = failed
                     replaceable = self._rested or tries.allowed(reached)
-                    refusal = _refusal(failed) if reached == "buffered" else None
-                    self._give_up(failed, refused=refusal is not None or _is_personal(failed))
+                    refusal = refusal_of(failed) if reached == "buffered" else None
+                    self._give_up(failed, refused=refusal is not None or is_personal(failed))
                     if refusal is not None or not replaceable:
-                        self._verdict, self.outage = refusal or replies.BACKEND_LOST, refusal is None
+                        self._verdict, self.outage = refusal or told(failed), refusal is None
                         return self._verdict
-            self._verdict, self.outage = self._ports.backends.unavailable(self._bound[0]), not _is_personal(fault)
+            # Whoever was told that a recipient is fine had a mail server, and hears that it was lost.
+            nobody = told(fault) if self._accepted else self._ports.backends.unavailable(self._bound[0])
+            self._verdict, self.outage = nobody, not is_personal(fault)
         except BackendRefused as refused:
             self._warn("no_backend", reason=str(refused))
             self._verdict, self.outage = refused.reply, True
-        except _ReplayRefused as refused:
-            self._warn("replay_refused", reason=str(refused))
+        except ReplayRefused as replay:  # a name of its own: mypyc gives a name one type
+            self._warn("replay_refused", reason=str(replay))
             self._release()
             self._verdict, self.outage = replies.BACKEND_LOST, True
         except IdentityUntellable as untellable:
             self._warn("identity_untellable", reason=str(untellable))
             self._release()
-            self._verdict, self.outage = replies.INTERNAL_ERROR, True
+            self._verdict = replies.INTERNAL_ERROR  # whose name fits no command could try for ever: no outage
         except encode.ExtensionMissing:
             self._verdict = replies.SMTPUTF8_MISSING
         words = fault.reply if isinstance(fault, HandshakeRefused) else None
@@ -296,11 +310,17 @@ class Relay:
         turn = self._tries.next()
         if self._lease is not None:
             self.backend = self._lease.backend
-            if self._rested:
-                self._lease.link.check_rested()
             return self._lease.link
+        began = self._ports.clock.monotonic()
+        try:
+            return self._connect(target, identity, turn)
+        finally:
+            self.sought += self._ports.clock.monotonic() - began
+
+    def _connect(self, target: Target, identity: Identity, turn: Deadline) -> BackendLink:
         assert self._seeker is not None
-        self._lease = lease = self._ports.backends.lease(target, self._seeker, self._tries.tried, turn)
+        lease = self._ports.backends.lease(target, self._seeker, self._tries.tried, turn, self._attending)
+        self._lease = lease
         self.backend, self._settings = lease.backend, lease.settings
         link = lease.link
         if lease.greeted:
@@ -320,12 +340,12 @@ class Relay:
             commands.append(self._mail_command(link))
             commands += [encode.rcpt(rcpt.recipient, rcpt.params, link.extensions) for rcpt in self._accepted]
         except encode.ExtensionMissing as missing:
-            raise _ReplayRefused(str(missing)) from None
+            raise ReplayRefused(str(missing)) from None
         size = MAX_UNANSWERED if link.extensions.pipelining else 1
         for start in range(0, len(commands), size):
             for answer in link.ask(*commands[start : start + size], deadline=turn):
                 if not answer.positive:
-                    raise _ReplayRefused(f"{answer.code} {answer.text}")
+                    raise ReplayRefused(f"{answer.code} {answer.text}")
         self._begun, self._remains, self._rested = True, False, False
 
     def _mail_command(self, link: BackendLink) -> bytes:
@@ -379,16 +399,3 @@ class Relay:
 
     def _warn(self, event: str, **fields: object) -> None:
         self._ports.journal.warning(event, **{"session": self._session_id, "backend": self.backend, **fields})
-
-
-def _is_personal(fault: Exception | None) -> bool:
-    """Whether the backend would not have this client, and might well have another. A search that ends so is no
-    outage: whoever has a name or a password that no backend likes would try again and again for nothing.
-    """
-    return isinstance(fault, HandshakeRefused) and fault.personal
-
-
-def _refusal(fault: Exception) -> Reply | None:
-    """Why the backend hung up on the text, if that is a reply to it: 421 is one to the session."""
-    farewell = fault.farewell if isinstance(fault, LinkLost) else None
-    return farewell if farewell is not None and farewell.code >= 400 and farewell.code != 421 else None

@@ -16,23 +16,20 @@ from smtpgate.policy.model import ALLOWED, Decision, Event, Facts, Paid, Shape, 
 from smtpgate.routing.model import BackendSettings, BackendTls, Failover
 from smtpgate.session.link import BackendLink
 from smtpgate.session.ports import (
-    READ_SIZE,
+    Attending,
     AuthAnswer,
     AuthGranted,
     AuthQuery,
     BackendRefused,
     DialFailed,
     Holds,
-    Peer,
     PoolTarget,
     Ports,
     Seeker,
     Shaper,
-    StreamLost,
-    StreamTimeout,
     Target,
-    TlsInfo,
 )
+from smtpgate.session.streams import READ_SIZE, Peer, StreamLost, StreamTimeout, TlsInfo
 from smtpgate.smtp import replies
 from smtpgate.smtp.replies import Reply
 
@@ -60,13 +57,15 @@ class ManualClock:
 class FakeStream:
     """A client: its octets in the given pieces, then the end of the stream; what it gets is in `received`.
 
-    A piece may be an exception instance: it is raised in its turn.
+    A piece may be an exception instance: it is raised in its turn. None: the client waits here until it is answered.
+    All else is there from the beginning.
     """
 
-    def __init__(self, pieces: Iterable[bytes | BaseException], peer: Peer = CLIENT) -> None:
+    def __init__(self, pieces: Iterable[bytes | BaseException | None], peer: Peer = CLIENT) -> None:
         self.pieces = list(pieces)
         self.received = bytearray()
         self.writes = 0
+        self._answered = 0  # writes that it has read
         self.peer = peer
         self.tls: TlsInfo | None = None
         self.closed = False
@@ -82,15 +81,21 @@ class FakeStream:
             raise StreamTimeout
         if not self.pieces:
             return b""
+        if self.pieces[0] is None:
+            if self.writes == self._answered:
+                raise StreamTimeout
+            del self.pieces[0]
+        self._answered = self.writes
         piece = self.pieces.pop(0)
         if isinstance(piece, BaseException):
             raise piece
+        assert piece is not None, "it cannot wait twice"
         if len(piece) > limit:
             self.pieces.insert(0, piece[limit:])
         return piece[:limit]
 
     def readable(self) -> bool:
-        return bool(self.pieces)
+        return bool(self.pieces) and self.pieces[0] is not None
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         self.writes += 1
@@ -235,6 +240,7 @@ class FakeBackends:
         self.clock = clock
         self.keeping = keeping
         self.gone = False  # the pools were edited away
+        self.queued = 0.0  # seconds in the pool's queue
         self.kept: list[tuple[str, BackendLink]] = []
         self.backends = list(backends)
         self.settings = settings or BackendSettings()
@@ -251,9 +257,14 @@ class FakeBackends:
     def unavailable(self, target: Target) -> Reply:
         return replies.parse("451 4.4.1 no mail server available, try again later")
 
-    def lease(self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline) -> FakeLease:
+    def lease(
+        self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline, attending: Attending
+    ) -> FakeLease:
         self.asked.append((target, frozenset(tried)))
         self.seekers.append(seeker)
+        if self.queued:
+            with attending():
+                self.clock.time += self.queued
         if self.kept:
             name, link = self.kept.pop(0)
             lease = FakeLease(name, link, self, greeted=True)

@@ -16,6 +16,8 @@
     ! reuse                   a connection that may be kept for another session is, without QUIT
     C EHLO client.test        the client says this and CRLF (Python escapes allowed)
     R a\\nb                    the client says just these octets
+    W                         the client waits here until it is answered; it is known to be waiting (RFC 2920: behind
+                              a refused DATA that makes a difference)
     S 250-mx.test             the proxy says this
     S .                       the proxy closes here
     B mta1                    a backend is dialled; its lines follow, in order
@@ -25,8 +27,8 @@
     x                         the backend hangs up
     B mta2 refused            this dial fails
 
-The client's lines are sent as one stream, cut in every way that the test asks for: a dialogue must not depend on
-where its octets are cut.
+The client's lines are sent as one stream, or as one for each W, cut in every way that the test asks for: a dialogue
+must not depend on where its octets are cut.
 """
 
 from __future__ import annotations
@@ -62,8 +64,10 @@ from smtpgate.units import PeerNetwork, parse_peers
 
 @dataclass
 class Dialogue:
+    """bursts: what the client says, in several parts where it waits in between."""
+
     name: str
-    client: bytes = b""
+    bursts: list[bytes] = field(default_factory=lambda: [b""])
     proxy: bytes = b""
     closes: bool = False
     settings: ServerSettings = field(
@@ -122,9 +126,11 @@ def parse(path: Path) -> Dialogue:
         if mark == "!":
             _option(dialogue, rest)
         elif mark == "C":
-            dialogue.client += _octets(rest) + b"\r\n"
+            dialogue.bursts[-1] += _octets(rest) + b"\r\n"
         elif mark == "R":
-            dialogue.client += _octets(rest)
+            dialogue.bursts[-1] += _octets(rest)
+        elif mark == "W":
+            dialogue.bursts.append(b"")
         elif mark == "S" and rest == ".":
             dialogue.closes = True
         elif mark == "S":
@@ -146,7 +152,7 @@ def parse(path: Path) -> Dialogue:
         elif mark == "x":
             script.append((b"", None))
         else:
-            raise ValueError(f"{path}:{number}: {raw!r}: no such line; expected one of #!CRSB<>}}x")
+            raise ValueError(f"{path}:{number}: {raw!r}: no such line; expected one of #!CRWSB<>}}x")
     return dialogue
 
 
@@ -227,15 +233,32 @@ def _option(dialogue: Dialogue, text: str) -> None:
     dialogue.settings = settings
 
 
-def cuts(octets: bytes) -> Iterator[list[bytes]]:
-    """The whole, octet by octet, and every two-way split."""
-    yield [octets]
-    yield [octets[i : i + 1] for i in range(len(octets))]
-    for at in range(1, len(octets)):
-        yield [octets[:at], octets[at:]]
+def whole(dialogue: Dialogue) -> list[bytes | None]:
+    """Each burst in one piece."""
+    return _joined([[burst] for burst in dialogue.bursts])
 
 
-def play(dialogue: Dialogue, pieces: list[bytes], *, backend_piece: int = 1 << 20) -> Outcome:
+def cuts(dialogue: Dialogue) -> Iterator[list[bytes | None]]:
+    """Whole, octet by octet, and every two-way split."""
+    yield whole(dialogue)
+    yield _joined([[burst[i : i + 1] for i in range(len(burst))] for burst in dialogue.bursts])
+    for number, burst in enumerate(dialogue.bursts):
+        for at in range(1, len(burst)):
+            bursts = [[one] for one in dialogue.bursts]
+            bursts[number] = [burst[:at], burst[at:]]
+            yield _joined(bursts)
+
+
+def _joined(bursts: list[list[bytes]]) -> list[bytes | None]:
+    """With a wait between them."""
+    first, *others = bursts
+    pieces: list[bytes | None] = [*first]
+    for burst in others:
+        pieces += [None, *burst]
+    return pieces
+
+
+def play(dialogue: Dialogue, pieces: list[bytes | None], *, backend_piece: int = 1 << 20) -> Outcome:
     clock = ManualClock()
     stream = FakeStream(pieces)
     scripted: list[ScriptedBackend] = []

@@ -9,7 +9,8 @@ from fakes import FakeAuthenticator, FakeBackends, FakePolicy, FakeStream, ListJ
 
 from smtpgate.policy.model import Decision, Denial, Event, ReplyText
 from smtpgate.session import flow
-from smtpgate.session.ports import AuthGranted, AuthRefused, AuthUnavailable, AuthWait, StreamLost
+from smtpgate.session.ports import AuthGranted, AuthRefused, AuthUnavailable, AuthWait
+from smtpgate.session.streams import StreamLost
 from smtpgate.smtp.server import ServerSettings
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
@@ -129,11 +130,11 @@ def test_who_a_token_stands_for(command, granted, user):
 
 def test_a_token_that_names_nobody_logs_nobody_in():
     said, journal, *_ = play([NAMELESS], FakeAuthenticator(AuthGranted(pool="core")))
-    assert said == GREETING + b"451 4.3.2 Internal server error\r\n"
+    assert said == GREETING + b"454 4.7.0 Temporary authentication failure\r\n"
     assert [line["reason"] for line in journal.of("auth_unavailable")] == [
         "auth server granted a login without a name, and named nobody"
     ]
-    assert [line["result"] for line in journal.of("auth")] == [451]
+    assert [line["result"] for line in journal.of("auth")] == [454]
 
 
 @pytest.mark.parametrize("answer", [AuthUnavailable("down"), AuthRefused("454 4.7.0", "later", 1.0)])

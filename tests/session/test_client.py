@@ -4,8 +4,9 @@ import pytest
 from fakes import CLIENT
 
 from smtpgate.session.client import Client, text_of
-from smtpgate.session.ports import AuthGranted, TlsInfo
+from smtpgate.session.ports import AuthGranted
 from smtpgate.session.records import Who
+from smtpgate.session.streams import TlsInfo
 from smtpgate.smtp.events import Address, Hello, Mail, MailParams, Rcpt, RcptParams
 from smtpgate.smtp.sasl import Credentials
 

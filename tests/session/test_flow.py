@@ -16,15 +16,8 @@ from fakes import (
 
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, ReplyText
 from smtpgate.session import flow
-from smtpgate.session.ports import (
-    AuthGranted,
-    AuthRefused,
-    AuthWait,
-    PoolTarget,
-    StreamInterrupted,
-    StreamLost,
-    StreamTimeout,
-)
+from smtpgate.session.ports import AuthGranted, AuthRefused, AuthWait, PoolTarget
+from smtpgate.session.streams import StreamInterrupted, StreamLost, StreamTimeout
 from smtpgate.smtp.server import ServerSettings
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
@@ -195,10 +188,10 @@ def test_wait_answers_are_asked_again_with_the_same_attempt():
     assert world.clock.slept == [2.0]
 
 
-def test_endless_wait_ends_as_an_internal_error():
+def test_endless_wait_ends_as_no_answer():
     authenticator = FakeAuthenticator(AuthWait(1.0))
     world = World([plain(b"ann", b"secret")], AUTH, authenticator=authenticator)
-    assert world.run() == GREETING + b"451 4.3.2 Internal server error\r\n"
+    assert world.run() == GREETING + b"454 4.7.0 Temporary authentication failure\r\n"
     assert len(authenticator.queries) == 10
 
 

@@ -14,15 +14,8 @@ from fakes import CLIENT, FakeAuthenticator, FakeBackends, FakePolicy, FakeStrea
 from smtpgate.clock import Deadline
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText, Slot
 from smtpgate.session import flow
-from smtpgate.session.ports import (
-    AuthRefused,
-    ClientCertificate,
-    Peer,
-    Proxied,
-    StreamInterrupted,
-    StreamTimeout,
-    TlsInfo,
-)
+from smtpgate.session.ports import AuthRefused
+from smtpgate.session.streams import ClientCertificate, Peer, Proxied, StreamInterrupted, StreamTimeout, TlsInfo
 from smtpgate.smtp.server import ServerSettings
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
@@ -70,6 +63,7 @@ class World:
         proxied: Proxied | None = None,
         policy: FakePolicy | None = None,
         authenticator: FakeAuthenticator | None = None,
+        draining: Callable[[], bool] = bool,
         **settings: Any,
     ) -> None:
         clock = ManualClock()
@@ -78,7 +72,12 @@ class World:
         stream = Stream(pieces)
         stream.tls, stream.shown = tls, handshake
         world = fakes.ports(
-            clock, FakeBackends(clock), journal=self.journal, policy=self.policy, authenticator=authenticator
+            clock,
+            FakeBackends(clock),
+            journal=self.journal,
+            policy=self.policy,
+            authenticator=authenticator,
+            draining=draining,
         )
         flow.run(stream, flow.SessionSettings("demo", protocol, **settings), replace(world, names=names), proxied)
         self.out = bytes(stream.received)
@@ -146,8 +145,13 @@ def test_without_a_delay_what_comes_before_the_greeting_is_served() -> None:
     ],
 )
 def test_other_ends_of_the_delay(piece: bytes | BaseException, said: bytes, end: str) -> None:
-    world = World([piece], greeting_delay=2.0)
+    world = World([piece], draining=lambda: True, greeting_delay=2.0)
     assert (world.out, world.line["end"]) == (said, end)
+
+
+def test_stress_does_not_end_the_delay() -> None:
+    world = World([StreamInterrupted(), StreamTimeout(), b"QUIT\r\n"], greeting_delay=2.0)
+    assert world.out == GREETING + BYE
 
 
 # --- certificates --------------------------------------------------------------------------------------------------

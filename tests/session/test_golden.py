@@ -26,16 +26,16 @@ def check(dialogue, outcome):
 
 
 def test_whole(dialogue):
-    check(dialogue, transcript.play(dialogue, [dialogue.client]))
+    check(dialogue, transcript.play(dialogue, transcript.whole(dialogue)))
 
 
 def test_at_every_split(dialogue):
-    for pieces in transcript.cuts(dialogue.client):
+    for pieces in transcript.cuts(dialogue):
         check(dialogue, transcript.play(dialogue, pieces))
 
 
 def test_backend_octet_by_octet(dialogue):
-    check(dialogue, transcript.play(dialogue, [dialogue.client], backend_piece=1))
+    check(dialogue, transcript.play(dialogue, transcript.whole(dialogue), backend_piece=1))
 
 
 def test_there_are_dialogues():

@@ -8,7 +8,8 @@ from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls
 from smtpgate.session import handshake
 from smtpgate.session.handshake import HandshakeRefused, IdentityUntellable, TlsMissing
 from smtpgate.session.link import BackendLink, LinkLost
-from smtpgate.session.ports import Identity, Peer, StreamLost, StreamTimeout
+from smtpgate.session.ports import Identity
+from smtpgate.session.streams import Peer, StreamLost, StreamTimeout
 
 PEER = Peer("192.0.2.7", 40000, "198.51.100.1", 587)
 NOBODY = Identity("192.0.2.7", "[UNAVAILABLE]", "c.test", True, None)

@@ -27,7 +27,8 @@ from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, Paid,
 from smtpgate.session import flow
 from smtpgate.session.client import Client
 from smtpgate.session.policing import SHORTEST_REST, Account, Policing
-from smtpgate.session.ports import AuthGranted, AuthRefused, PoolTarget, StreamLost
+from smtpgate.session.ports import AuthGranted, AuthRefused, PoolTarget
+from smtpgate.session.streams import StreamLost
 from smtpgate.smtp.server import ServerSettings
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
@@ -306,7 +307,7 @@ LOST = backend(DATA)
         ([MESSAGE], backend(DATA, (TEXT, b"421 4.3.2 going down\r\n")), [(ALL, True)]),
         # Ours: nobody there, lost before the end. Lost after it: nobody knows, nothing is given back.
         ([ENVELOPE], "refused", [(("rcpt",), True), (("mail",), True)]),
-        ([MESSAGE], backend(DATA, (TEXT[:-3], None)), [(ALL, True)]),
+        ([MESSAGE[:-5], MESSAGE[-5:]], backend(DATA, (TEXT[:-5], None)), [(ALL, True)]),
         ([MESSAGE], backend(DATA, (TEXT, None)), []),
         # The client's: it gave up, it left, it sent what cannot be relayed.
         ([ENVELOPE + b"RSET\r\n"], backend(), []),
@@ -336,7 +337,7 @@ def test_a_recipient_that_is_refused_costs_the_others_nothing() -> None:
 def test_a_refused_data_that_is_accepted_afterwards_is_paid_for() -> None:
     told = backend((b"DATA\r\n", b"451 later\r\n"), DATA, (TEXT, b"250 queued\r\n"))
     policy = FakePolicy(charge)
-    said, _ = play([ENVELOPE + b"DATA\r\n", MESSAGE[len(ENVELOPE) :]], policy, ("mta1", told))
+    said, _ = play([ENVELOPE + b"DATA\r\n", None, MESSAGE[len(ENVELOPE) :]], policy, ("mta1", told))
     assert b"451 later\r\n354 go\r\n250 queued\r\n" in said
     assert policy.refunds == []
 

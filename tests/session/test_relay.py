@@ -5,8 +5,9 @@ from fakes import FakeBackends, ManualClock, ScriptedBackend, ports
 from relays import ANN, DATA, DONE, LOST, MAIL, MAILED, TARGET, TOLD_B, greeted, rcpt, relay, said, send
 
 from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls, Failover
-from smtpgate.session.ports import Identity, Peer, PoolTarget, Seeker
+from smtpgate.session.ports import Identity, PoolTarget, Seeker
 from smtpgate.session.relay import Relay
+from smtpgate.session.streams import Peer
 from smtpgate.session.tries import STAGES
 from smtpgate.smtp.events import Address, Mail, MailParams, Rcpt, RcptParams
 
@@ -123,10 +124,10 @@ def test_each_try_has_an_equal_part_of_the_time_that_is_left():
     )
     lease, given = world.lease, []
 
-    def hanging(target, seeker, tried, deadline):
+    def hanging(target, seeker, tried, deadline, attending):
         given.append(deadline.remaining())
         clock.time += deadline.remaining()
-        return lease(target, seeker, tried, deadline)
+        return lease(target, seeker, tried, deadline, attending)
 
     world.lease = hanging
     one.begin(MAIL)
@@ -167,7 +168,7 @@ def test_nothing_is_sent_twice_after_the_final_dot():
 @pytest.mark.parametrize(
     ("said", "reply"),
     [
-        (b"250 2.0.0 queued\r\n", "451 4.4.2 Mail server lost, try again later"),
+        (b"250 2.0.0 queued\r\n", "451 4.3.0 Mail server broke the protocol, try again later"),
         (b"552 5.3.4 too big\r\n", "552 5.3.4 too big"),
         (b"421 4.3.2 bye\r\n", "451 4.4.2 Mail server lost, try again later"),
         (b"25", "451 4.4.2 Mail server lost, try again later"),

@@ -43,7 +43,7 @@ def test_a_replacement_that_dies_too_is_replaced_in_its_turn():
 def test_tries_for_a_kept_message_are_bounded_too():
     dying = (MAILED, TOLD_B, DATA, (b"text\r\n", None))
     one, world, _, _ = relay(*[(f"mta{n}", greeted(*dying)) for n in range(9)], failover=BUFFERED)
-    assert said(send(one)) == "451 4.4.1 no mail server available, try again later"
+    assert said(send(one)) == "451 4.4.2 Mail server lost, try again later"
     assert [lease.released for lease in world.leases] == [1, 1, 1]
 
 
