@@ -1,8 +1,9 @@
 """A YAML text -> plain values with marks -> a validated model; every fault as file:line:column.
 
 The one way in which this program reads configuration (reference/security.md F11). tree (a document as a value,
-its faults), reader (YAML to a tree), validation (a tree to a pydantic model), files (a path to bytes). All but the
-last are PURE and work on bytes. What the keys mean is not known here.
+its faults), reader (YAML to a tree), validation (a tree to a pydantic model), files (a path to bytes), account (the
+system's users that two files name). All but the last two are PURE and work on bytes. What the keys mean is not known
+here.
 
     document = load(text, source="conf/proxy.yaml", environ=os.environ)
     settings = validate(document, SettingsModel)
