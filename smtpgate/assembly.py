@@ -5,20 +5,24 @@ Owns which object gets which, after the fork; decides nothing else. Everything b
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import gevent
 
-from smtpgate import config
+from smtpgate import __version__, config
 from smtpgate.clock import SystemClock
 from smtpgate.document import DocumentError
+from smtpgate.drivers import descriptors
 from smtpgate.drivers.accesslog import AccessLog
+from smtpgate.drivers.admission import AddressLimits
 from smtpgate.drivers.authhttp import AuthHttp
 from smtpgate.drivers.backends import Direct, ListenerBackends, PoolBackends
 from smtpgate.drivers.backendtls import ClientTls
@@ -31,10 +35,17 @@ from smtpgate.drivers.journal import open_journal
 from smtpgate.drivers.lastgood import LastGood
 from smtpgate.drivers.listener import Gate, Listener
 from smtpgate.drivers.listenertls import ListenerTls, keep_fresh
+from smtpgate.drivers.liveboard import NoBoard, open_board
+from smtpgate.drivers.livepublisher import PATIENCE, LivePublisher
+from smtpgate.drivers.livereport import LiveRecords, WorkerReports
+from smtpgate.drivers.metricsfolder import MetricsFolder
+from smtpgate.drivers.metricsproxy import ProxyMetrics
 from smtpgate.drivers.nodestate import Board, NodeFile
 from smtpgate.drivers.policies import Policies
-from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
+from smtpgate.drivers.policyfile import FolderStatus, PolicyFolder, load_or_last_good
 from smtpgate.drivers.probes import Prober, Probes
+from smtpgate.drivers.records import AllRecords
+from smtpgate.drivers.rediskeys import split
 from smtpgate.drivers.resolver import Resolver
 from smtpgate.drivers.shaper import Shaper
 from smtpgate.drivers.sidefiles import FilesOnDisk
@@ -42,6 +53,7 @@ from smtpgate.drivers.spool import TemporarySpool
 from smtpgate.drivers.store import open_store
 from smtpgate.journal import Journal
 from smtpgate.policy.engine import Engine
+from smtpgate.policy.storeuri import MEMORY, parse_store_uri
 from smtpgate.routing.model import PoolSpec
 from smtpgate.session.flow import SessionSettings
 from smtpgate.session.ports import Ports
@@ -69,13 +81,15 @@ class Started:
     tls: Mapping[str, ListenerTls] = field(default_factory=dict)
 
 
-def build_gate(started: Started, node: NodeFile | None) -> Gate:
-    """Everything that one worker process needs. Called in the worker, after the fork. node: what workers share."""
+def build_gate(started: Started, node: NodeFile | None, metrics: MetricsFolder | None = None) -> Gate:
+    """Everything that one worker process needs. Called in the worker, after the fork. node, metrics: what workers
+    share; without metrics nobody counts.
+    """
     conf = started.config
     clock = SystemClock()
     # Of this process alone, since it begins after the fork. It spreads load and retries: nobody gains by a guess.
     chance = random.Random().random  # noqa: S311
-    journal = open_journal(conf.log.format, conf.log.level).bind(pid=os.getpid())
+    journal = open_journal(conf.log.format, conf.log.level, to=conf.log.to, gathered=True).bind(pid=os.getpid())
     dial = _dialler(clock, journal).dial
     backends = PoolBackends(
         clock,
@@ -87,9 +101,11 @@ def build_gate(started: Started, node: NodeFile | None) -> Gate:
         own_ports={bind.port for listener in conf.listeners for bind in listener.binds if isinstance(bind, HostPort)},
     )
     watch = HealthWatch(clock, backends, Board(node), journal, lambda capabilities: gate.offer(capabilities))
-    lines = Lines()
+    live = LiveRecords(clock)
+    counting = ProxyMetrics(metrics, clock, journal)
+    lines = Lines(joined=lambda key: _held(key, live, counting))
     engine = Engine(
-        open_store(conf.store, clock=clock, journal=journal),
+        counting.store(open_store(conf.store, clock=clock, journal=journal)),
         clock,
         chance,
         host=conf.server_name,
@@ -109,6 +125,8 @@ def build_gate(started: Started, node: NodeFile | None) -> Gate:
     def drain() -> None:
         watch.drain()
         backends.drain()
+        if publisher is not None:
+            publisher.drain()
 
     policies = Policies(DecisionLog(engine, journal, clock) if conf.log.decisions else engine, replace_pools)
     ports = Ports(
@@ -116,25 +134,45 @@ def build_gate(started: Started, node: NodeFile | None) -> Gate:
         policy=policies,
         holds=lines,
         shaper=Shaper(engine, clock),
-        backends=backends,
-        records=AccessLog(journal),
+        backends=counting.backends(backends),
+        records=AllRecords((AccessLog(journal), live, *counting.readers)),
         journal=journal,
         clock=clock,
         token=lambda octets: secrets.token_hex(octets),
         draining=bool,
         spool=TemporarySpool,
     )
-    gate = Gate(_listeners(started, authenticators, backends, clock), ports, conf.graceful_timeout, drain)
+    listeners = _listeners(started, authenticators, backends, counting, clock)
+    gate = Gate(listeners, ports, conf.graceful_timeout, drain, _sessions(conf, journal))
     gevent.spawn(keep_fresh, started.tls, journal)
+    status: Callable[[], FolderStatus] | None = None
     if started.snapshot is not None:
-        _watch(conf, started.snapshot, policies, journal, clock)
+        status = _watch(conf, started.snapshot, policies, journal, clock)
         watch.start(Probes(clock, Prober(clock, dial, conf.server_name), chance, watch.found, journal))
+    publisher = _publisher(conf, live, backends, engine, status, journal, clock)
+    gate.metrics = counting.start(engine, backends, started.tls, status, gevent.spawn)
     return gate
+
+
+def _sessions(conf: config.Config, journal: Journal) -> int:
+    """As many as are wanted, if there are descriptors for them."""
+    allowed = descriptors.sessions_for(conf.max_sessions)
+    if allowed < conf.max_sessions:
+        advice = f"RLIMIT_NOFILE is enough for {allowed} of {conf.max_sessions}; the next ones are told 421"
+        journal.warning("config", about="max_sessions", advice=advice)
+    return allowed
 
 
 def _dialler(clock: SystemClock, journal: Journal) -> Dialler:
     resolver = Resolver(clock, warn=lambda name, reason: journal.warning("lookup_failed", name=name, reason=reason))
     return Dialler(clock, resolver, ClientTls(clock, lambda reason: journal.warning("backend_tls", reason=reason)))
+
+
+def _held(key: str, live: LiveRecords, counting: ProxyMetrics) -> None:
+    """A session stands in line for a bucket."""
+    limit, subject = split(key)
+    live.held(limit, subject)
+    counting.held(limit)
 
 
 def _renew(engine: Engine) -> None:
@@ -146,8 +184,9 @@ def _renew(engine: Engine) -> None:
 
 def _watch(
     conf: config.Config, last_good: Snapshot, policies: Policies, journal: Journal, clock: SystemClock
-) -> None:
-    """Load the policies, and again whenever they change. A broken edit is logged and changes nothing.
+) -> Callable[[], FolderStatus]:
+    """Load the policies, and again whenever they change. A broken edit is logged and changes nothing. What is given
+    back tells how they stand.
 
     A worker that is started while they are broken begins with the last good ones, of which `state_dir` knows newer
     ones than the arbiter has seen.
@@ -191,6 +230,41 @@ def _watch(
         except DocumentError:
             pass  # told already, and there is no newer one
     gevent.spawn(folder.run, clock)
+    return lambda: folder.status
+
+
+def _publisher(
+    conf: config.Config,
+    live: LiveRecords,
+    backends: PoolBackends,
+    engine: Engine,
+    status: Callable[[], FolderStatus] | None,
+    journal: Journal,
+    clock: SystemClock,
+) -> LivePublisher | None:
+    """Tells gatectl and the console of this worker, and takes their orders. None where the configuration names no
+    place for that.
+    """
+    try:
+        board = open_board(conf.store, conf.state_dir, clock, PATIENCE)
+    except NoBoard:
+        return None
+    alone = parse_store_uri(conf.store).scheme == MEMORY
+    reports = WorkerReports(
+        node=socket.gethostname(),
+        server_name=conf.server_name,
+        version=__version__,
+        records=live,
+        backends=backends,
+        store=lambda: MEMORY if alone else engine.mode.value,
+        status=status,
+        sources=lambda: {one.name: one.source for those in engine.policy.limits.values() for one in those},
+        clock=clock,
+    )
+    publisher = LivePublisher(board, reports, backends, clock, journal)
+    publisher.start()
+    atexit.register(publisher.end)  # gunicorn's worker ends by sys.exit
+    return publisher
 
 
 def _authenticators(conf: config.Config, clock: SystemClock, journal: Journal) -> Authenticators:
@@ -214,6 +288,8 @@ def _authenticator(conf: config.AuthHttpConfig, clock: SystemClock, journal: Jou
         certificate=None if pair is None else (str(pair.cert), str(pair.key)),
         clock=clock,
         on_failover=lambda reason: journal.warning("auth_failover", reason=reason),
+        on_down=lambda server, reason: journal.error("auth_server_down", server=server, reason=reason),
+        on_up=lambda server: journal.info("auth_server_up", server=server),
     )
 
 
@@ -222,7 +298,11 @@ def _answering(wanted: config.AuthHttpConfig | None, made: Authenticators) -> Au
 
 
 def _listeners(
-    started: Started, authenticators: Authenticators, backends: PoolBackends, clock: SystemClock
+    started: Started,
+    authenticators: Authenticators,
+    backends: PoolBackends,
+    counting: ProxyMetrics,
+    clock: SystemClock,
 ) -> list[Listener]:
     """One for each address that is bound."""
     # Listeners that ask the same name servers share what these have said.
@@ -236,8 +316,11 @@ def _listeners(
             learn_capabilities=one.learn_capabilities,
             proxies=one.proxy_protocol,
             authenticator=_answering(one.auth_http, authenticators),
-            backends=None if own is None else ListenerBackends(backends, Direct(own.settings, own.allow)),
+            backends=None
+            if own is None
+            else counting.backends(ListenerBackends(backends, Direct(own.settings, own.allow))),
             names=names(one.resolver, one.resolver_timeout) if one.resolver else None,
+            limits=AddressLimits(one.max_sessions_per_ip, one.max_sessions_per_network),
         )
         made += [listener] * len(one.binds)
     return made
@@ -254,4 +337,7 @@ def _settings(conf: config.ListenerConfig) -> SessionSettings:
         greeting_delay=conf.greeting_delay,
         certificate_required=client is not None and client.mode == "required",
         xclient=conf.xclient,
+        soft_errors=conf.soft_errors,
+        error_delay=conf.error_delay,
+        min_data_rate=conf.min_data_rate,
     )

@@ -6,10 +6,12 @@ from `gunicorn -c conf/gunicorn.proxy.py`. What a worker is made of is `assembly
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
 from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,22 +21,26 @@ from gunicorn.app.base import BaseApplication
 from smtpgate import __version__, config
 from smtpgate.assembly import Started, build_gate
 from smtpgate.document import DocumentError, Problem
+from smtpgate.drivers import privileges
 from smtpgate.drivers.arbiter import ProxyArbiter, let_go
 from smtpgate.drivers.journal import logging_config, open_journal
 from smtpgate.drivers.listener import Gate
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
 from smtpgate.drivers.listening import BACKLOG, Bind
+from smtpgate.drivers.metricsfolder import MetricsFolder, hand_over
 from smtpgate.drivers.nodestate import NodeFile
 from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
 from smtpgate.drivers.sidefiles import FilesOnDisk
+from smtpgate.session import flow
 
+# What every message runs through is extension modules where mypyc made some (setup.py).
+BUILD: Final = "compiled" if flow.__file__.endswith(tuple(EXTENSION_SUFFIXES)) else "plain Python"
 DEFAULT_CONF: Final = "conf/proxy.yaml"
 CONF_VARIABLE: Final = "SMTPGATE_CONF"
 EXIT_BAD_CONFIG: Final = 2
 # The arbiter's patience must outlast the worker's own drain and its last words.
 ARBITER_MARGIN: Final = 5
 WORKER_TIMEOUT: Final = 30  # seconds without a heartbeat before the arbiter replaces a worker
-MAX_SESSIONS: Final = 10_000  # a worker; beyond it connections wait in the kernel's backlog
 
 
 def tls_of(path: Path, conf: config.Config, before: Started | None) -> Mapping[str, ListenerTls]:
@@ -48,7 +54,12 @@ def tls_of(path: Path, conf: config.Config, before: Started | None) -> Mapping[s
         settings = _tls_settings(one)
         known = None if before is None else before.tls.get(one.name)
         try:
-            made[one.name] = known if known is not None and known.settings == settings else ListenerTls(settings)
+            if known is None or known.settings != settings:
+                made[one.name] = ListenerTls(settings)
+            else:
+                # Its files may have changed, and workers may not be allowed to read them.
+                known.refresh()
+                made[one.name] = known
         except (OSError, ValueError) as error:
             where = ("listeners", index, "certificate")
             raise DocumentError([Problem(str(path), 1, 1, where, f"cannot be used: {error}", "")]) from None
@@ -76,10 +87,15 @@ class InForce:
     def __init__(self, path: Path, started: Started) -> None:
         self._path = path
         self.started = started
-        self.node = share(started.config)  # before the fork
+        # For the workers, which take it all with them.
+        self.node = share(started.config)
+        self.metrics = metrics_folder(started.config)
 
     def binds(self) -> list[Bind]:
-        return [Bind(one.name, address) for one in self.started.config.listeners for address in one.binds]
+        conf = self.started.config
+        binds = [Bind(one.name, address) for one in conf.listeners for address in one.binds]
+        # The last one, where a worker looks for it.
+        return binds if conf.metrics is None or self.metrics is None else [*binds, Bind("metrics", conf.metrics.bind)]
 
     def renew(self) -> bool:
         """Read the configuration again; False leaves everything as it is, and the problems are printed."""
@@ -88,7 +104,13 @@ class InForce:
         except DocumentError as error:
             _complain(error)
             return False
+        self.metrics = self.metrics or metrics_folder(self.started.config)
         return True
+
+    def gate(self) -> Gate:
+        """In a worker: all that it is made of."""
+        metrics = None if self.started.config.metrics is None else self.metrics
+        return build_gate(self.started, self.node, metrics)
 
     def refuse(self, problem: str) -> None:
         click.echo(f"{self._path}: {problem}", err=True)
@@ -106,7 +128,7 @@ class Proxy(InForce, BaseApplication):  # type: ignore[misc] # gunicorn has no t
             self.cfg.set(key, value)
 
     def load(self) -> Gate:
-        return build_gate(self.started, self.node)
+        return self.gate()
 
     def run(self) -> None:
         ProxyArbiter(self, self).run()
@@ -118,14 +140,17 @@ def gunicorn_settings(conf: config.Config) -> dict[str, Any]:
         "bind": [str(bind) for listener in conf.listeners for bind in listener.binds],
         "workers": conf.workers,
         "worker_class": "smtpgate.drivers.worker.SmtpWorker",
-        "worker_connections": MAX_SESSIONS,
         "backlog": BACKLOG,
+        # For the file of a worker's heartbeat, which has to be the worker's; `privileges` does the rest.
+        "user": conf.account.uid if conf.account else os.geteuid(),
+        "group": conf.account.gid if conf.account else os.getegid(),
         "post_fork": let_go,
+        "pre_exec": hand_over,
         "timeout": WORKER_TIMEOUT,
         "graceful_timeout": math.ceil(conf.graceful_timeout) + ARBITER_MARGIN,
         "proc_name": "smtpgate",
         "loglevel": conf.log.level,
-        "logconfig_dict": logging_config(conf.log.format, conf.log.level),
+        "logconfig_dict": logging_config(conf.log.format, conf.log.level, conf.log.to),
         "control_socket_disable": True,
     }
 
@@ -149,8 +174,26 @@ def share(conf: config.Config) -> NodeFile | None:
         return NodeFile()
     except OSError as error:
         reason = f"no shared memory: {error.strerror}; each worker probes the backends for itself"
-        open_journal(conf.log.format, conf.log.level).warning("health_unshared", reason=reason)
+        open_journal(conf.log.format, conf.log.level, to=conf.log.to).warning("health_unshared", reason=reason)
         return None
+
+
+def metrics_folder(conf: config.Config) -> MetricsFolder | None:
+    """Where the workers' metrics are put together, made in the process that forks them and removed at its end; None
+    where nobody asks for them, or where it cannot be made: mail is served without.
+    """
+    if conf.metrics is None:
+        return None
+    try:
+        folder = MetricsFolder("proxy", os.environ)
+        if conf.account is not None:
+            privileges.hand_over(folder.path, conf.account.uid, conf.account.gid)
+    except OSError as error:
+        reason = f"{error}; the metrics tell nothing"
+        open_journal(conf.log.format, conf.log.level, to=conf.log.to).warning("metrics_unshared", reason=reason)
+        return None
+    atexit.register(folder.close)
+    return folder
 
 
 def first_check(path: Path) -> Started:
@@ -183,6 +226,7 @@ def settings_from_environment() -> dict[str, Any]:
         except DocumentError as error:
             _complain(error)
             sys.exit(EXIT_BAD_CONFIG)
+        _prepare(_in_force.started)
     return gunicorn_settings(_in_force.started.config)
 
 
@@ -195,7 +239,7 @@ def arbiter(app: BaseApplication) -> ProxyArbiter:
 def gate_from_environment() -> Gate:
     """For conf/gunicorn.proxy.py: the "WSGI application" of a worker, forked with what its master read."""
     assert _in_force is not None, "gunicorn is to be run with -c conf/gunicorn.proxy.py"
-    return build_gate(_in_force.started, _in_force.node)
+    return _in_force.gate()
 
 
 def _complain(error: DocumentError) -> None:
@@ -214,7 +258,7 @@ def _complain(error: DocumentError) -> None:
     help="The configuration file.",
 )
 @click.option("--check", "only_check", is_flag=True, help="Validate the configuration and the policies, and exit.")
-@click.version_option(__version__)
+@click.version_option(__version__, message=f"smtpgate %(version)s, {BUILD}")
 def main(path: Path, only_check: bool) -> None:
     """The SMTP proxy.
 
@@ -230,14 +274,22 @@ def main(path: Path, only_check: bool) -> None:
     if only_check:
         click.echo(f"{path}: valid")
         return
-    _advise(started)
+    _prepare(started)
     Proxy(path, started).run()
 
 
-def _advise(started: Started) -> None:
-    """What is valid and still worth a word at start."""
+def _prepare(started: Started) -> None:
+    """For the first process, before it binds. What is valid and still worth a word is told."""
+    privileges.protect()
     conf = started.config
-    journal = open_journal(conf.log.format, conf.log.level)
+    journal = open_journal(conf.log.format, conf.log.level, to=conf.log.to)
+    if (advice := privileges.advice(None if conf.account is None else conf.account.uid)) is not None:
+        journal.warning("config", about="user", advice=advice)
+    if conf.account is not None and conf.state_dir is not None:
+        try:
+            privileges.give_folder(conf.state_dir, conf.account.uid, conf.account.gid)
+        except OSError as error:
+            journal.warning("config", about="state_dir", advice=f"{error}; the last good policies are not kept")
     if started.broken is not None:
         journal.warning(
             "config", about="policies", advice="the folder is broken: the last good policies are in force"
@@ -245,5 +297,3 @@ def _advise(started: Started) -> None:
         _complain(started.broken)
     if conf.workers > 1 and conf.store.startswith("memory:"):
         journal.warning("config", about="store", advice="memory:// is counted by each worker for itself")
-    if conf.metrics is not None:
-        journal.warning("config", about="metrics", advice="not served by this version")

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from smtpgate import assembly, main
 from smtpgate.document import DocumentError
+from smtpgate.drivers import metricsfolder
+from smtpgate.drivers.metricsfolder import MetricsFolder
 from smtpgate.policy.model import Event, Facts
 from smtpgate.policy.store import LEASE
 
@@ -123,6 +125,56 @@ def test_where_to_listen_is_told_with_the_listeners_names(conf):
     ]
 
 
+def test_metrics_are_the_last_to_listen(conf, tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("SMTPGATE_METRICS_PROXY", "")
+    conf.write_text(CONF + "metrics: {bind: '127.0.0.1:9125'}\n")
+    proxy = main.Proxy(conf, main.check(conf))
+    assert [str(bind.address) for bind in proxy.binds()][-1] == "127.0.0.1:9125"
+    assert proxy.metrics.path.parent == tmp_path
+    gate = main.build_gate(proxy.started, None, proxy.metrics)
+    assert gate.addresses == 3
+    assert gate.metrics is not None
+    assert [number for number, lives in proxy.metrics.slots() if lives] == [0]
+    proxy.metrics.close()
+
+
+def test_metrics_may_come_with_a_renewal_and_go(conf, tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("SMTPGATE_METRICS_PROXY", "")
+    proxy = main.Proxy(conf, main.check(conf))
+    assert (proxy.metrics, len(proxy.binds())) == (None, 3)
+    conf.write_text(CONF + "metrics: {bind: '127.0.0.1:9125'}\n")
+    assert proxy.renew() is True
+    folder = proxy.metrics
+    assert len(proxy.binds()) == 4
+    conf.write_text(CONF)
+    assert proxy.renew() is True
+    assert (proxy.metrics, len(proxy.binds())) == (folder, 3)  # what has been counted is kept, should they come back
+    folder.close()
+
+
+def test_mail_is_served_where_there_is_no_room_for_metrics(conf, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(main, "MetricsFolder", refuse)
+    conf.write_text(CONF + "metrics: {bind: '127.0.0.1:9125'}\n")
+    proxy = main.Proxy(conf, main.check(conf))
+    assert (proxy.metrics, len(proxy.binds())) == (None, 3)
+    assert "No space left on device; the metrics tell nothing" in capsys.readouterr().out
+
+
+def test_a_worker_without_room_for_its_metrics_serves_mail(conf, tmp_path, monkeypatch, capsys):
+    folder = MetricsFolder("test", {"RUNTIME_DIRECTORY": str(tmp_path)})
+    monkeypatch.setattr(metricsfolder, "MAX_SLOTS", 0)
+    gate = main.build_gate(main.check(conf), None, folder)
+    gate._ports.journal.flush()
+    assert (gate.metrics, gate.addresses) == (None, 3)
+    assert '"metrics_unshared"' in capsys.readouterr().out
+    folder.close()
+
+
 def test_a_renewal_takes_the_new_settings(conf):
     proxy = main.Proxy(conf, main.check(conf))
     conf.write_text(CONF.replace("workers: 3", "workers: 4"))
@@ -189,7 +241,7 @@ def test_a_start_into_broken_policies_begins_with_the_last_good_ones(conf, tmp_p
     assert run("-c", conf, "--check").exit_code == 2
     capsys.readouterr()
     assert main.Proxy(conf, good).renew() is False
-    main._advise(started)
+    main._prepare(started)
     told = capsys.readouterr()
     assert "the last good policies are in force" in told.out
     assert "policies/a.yaml:1:" in told.err
@@ -222,7 +274,9 @@ def test_decisions_are_written_down_where_the_configuration_says_so(conf, capsys
     )
     for switch, lines in (("false", 0), ("true", 1)):
         conf.write_text(CONF + f"log: {{decisions: {switch}}}\n")
-        main.build_gate(main.check(conf), None)._ports.policy.decide(Event.CONNECT, Facts("192.0.2.7", time=1.0))
+        gate = main.build_gate(main.check(conf), None)
+        gate._ports.policy.decide(Event.CONNECT, Facts("192.0.2.7", time=1.0))
+        gate._ports.journal.flush()
         assert capsys.readouterr().out.count('"event": "decision"') == lines
 
 

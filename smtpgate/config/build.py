@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from smtpgate.config.keys import ProxyKeys
-from smtpgate.config.model import Config, LogConfig, MetricsConfig
+from smtpgate.config.model import Config, MetricsConfig
 from smtpgate.document import Document, DocumentError, Problem, check, parse, read_file
+from smtpgate.document.account import account, account_problems
 from smtpgate.smtp.sasl import TOKEN_MECHANISMS
 from smtpgate.units import HostPort, InvalidValue, UnixPath, parse_endpoint, show
 
@@ -50,9 +51,11 @@ def _config(keys: ProxyKeys, environ: Mapping[str, str]) -> Config:
         backend=keys.backend.config(),
         listeners=tuple(listener.config(keys.server_name, envelope) for listener in keys.listeners),
         metrics=None if keys.metrics is None else MetricsConfig(keys.metrics.bind),
-        log=LogConfig(keys.log.format, keys.log.level, keys.log.decisions),
+        log=keys.log.config(),
         graceful_timeout=keys.graceful_timeout,
         state_dir=keys.state_dir or _given_by_systemd(environ),
+        account=account(keys.user, keys.group),
+        max_sessions=keys.max_sessions,
     )
 
 
@@ -69,6 +72,7 @@ def _cross_checks(document: Document) -> Iterator[Problem]:
         for index, entry in enumerate(entries if isinstance(entries, list) else [])
         if isinstance(entry, dict)
     ]
+    yield from account_problems(document)
     yield from _shared_names(document, listeners)
     yield from _shared_binds(document, listeners)
     for index, listener in listeners:
@@ -161,3 +165,13 @@ def _shared_binds(document: Document, listeners: list[tuple[int, dict[str, Any]]
                 message = f"{bind} is bound by listeners[{first[bind]}]"
                 yield document.problem(path[: 4 if isinstance(binds, list) else 3], message, "an address of its own")
             first.setdefault(bind, index)
+    metrics = document.value.get("metrics")
+    if not isinstance(metrics, dict):
+        return
+    try:
+        bind = parse_endpoint(metrics.get("bind"))
+    except InvalidValue:
+        return  # told already
+    if bind in first:
+        message = f"{bind} is bound by listeners[{first[bind]}]"
+        yield document.problem(("metrics", "bind"), message, "an address of its own")

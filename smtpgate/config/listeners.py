@@ -41,6 +41,12 @@ from smtpgate.units import (
 )
 
 MAX_ERRORS: Final = 1000
+MAX_ERROR_DELAY: Final = 60.0  # a client waits 5 minutes for a reply (RFC 5321 section 4.5.3.2)
+MAX_JUNK: Final = 100_000
+MIN_RECIPIENTS: Final = 100  # RFC 5321 section 4.5.3.1.8
+MAX_RECIPIENTS: Final = 100_000
+MAX_DATA_RATE: Final = 1 << 20  # octets a second: above that a slow line is shut out, not a drip
+MAX_CONNECTIONS: Final = 1_000_000
 MIN_LINE: Final = 512  # RFC 5321 section 4.5.3.1.4
 MAX_LINE: Final = 65536
 MAX_CAPABILITY: Final = 506  # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, "250-" and CRLF are six
@@ -231,6 +237,13 @@ class ListenerKeys(StrictModel):
     bare_newline: Literal["reject", "normalize"] = "reject"
     helo_required: Switch = False
     max_errors: Annotated[int, Field(ge=1, le=MAX_ERRORS)] = 5
+    soft_errors: Annotated[int, Field(ge=1, le=MAX_ERRORS)] = 3
+    error_delay: Annotated[float, duration_up_to(MAX_ERROR_DELAY)] = 1.0
+    max_junk: Annotated[int, Field(ge=1, le=MAX_JUNK)] = 100
+    max_recipients: Annotated[int, Field(ge=MIN_RECIPIENTS, le=MAX_RECIPIENTS)] = 1000
+    min_data_rate: Annotated[int, Field(ge=0, le=MAX_DATA_RATE)] = 500
+    max_sessions_per_ip: Annotated[int | None, Field(ge=0, le=MAX_CONNECTIONS)] = None
+    max_sessions_per_network: Annotated[int | None, Field(ge=0, le=MAX_CONNECTIONS)] = None
     max_line: Annotated[int, PlainValidator(_line)] = 4096
     resolver: Annotated[OneOrMany[NameServerField], Field(max_length=MAX_RESOLVERS)] = Field(default_factory=list)
     resolver_timeout: Annotated[float, timeout_up_to(MAX_RESOLVER_TIMEOUT)] = 5.0
@@ -251,6 +264,8 @@ class ListenerKeys(StrictModel):
                 tls=self.tls,
                 helo_required=self.helo_required,
                 max_errors=self.max_errors,
+                max_junk=self.max_junk,
+                max_recipients=self.max_recipients,
                 max_line=self.max_line,
                 bare_newline=self.bare_newline,
             ),
@@ -272,4 +287,9 @@ class ListenerKeys(StrictModel):
             resolver_timeout=self.resolver_timeout,
             auth_http=None if self.auth_http is None else self.auth_http.config(),
             backend=None if self.backend is None else self.backend.config(),
+            soft_errors=self.soft_errors,
+            error_delay=self.error_delay,
+            min_data_rate=self.min_data_rate,
+            max_sessions_per_ip=self.max_sessions_per_ip,
+            max_sessions_per_network=self.max_sessions_per_network,
         )

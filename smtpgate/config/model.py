@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from smtpgate.document.account import Account
+from smtpgate.journal import Target
 from smtpgate.routing.model import BackendSettings
 from smtpgate.smtp.server import ServerSettings
 from smtpgate.units import HostPort, Network, PeerNetwork, UnixPath
@@ -81,7 +83,10 @@ class ListenerConfig:
     client_certificate: None asks clients for none. proxy_protocol: from whom a PROXY header is demanded and believed;
     without any, connections begin without one. xclient: whose XCLIENT and XFORWARD are believed. greeting_delay:
     seconds. resolver: name servers that are asked for the client's name, resolver_timeout: seconds for each of two
-    look-ups. auth_http, backend: of its own; None is the file's.
+    look-ups. auth_http, backend: of its own; None is the file's. soft_errors: from that invalid command on each reply
+    to one waits error_delay seconds. min_data_rate: octets a second, 0 is any. max_sessions_per_ip,
+    max_sessions_per_network: connections at once, of which 0 is any number; None is the usual one, and any from
+    loopback addresses.
     """
 
     name: str
@@ -101,29 +106,36 @@ class ListenerConfig:
     resolver_timeout: float = 5.0
     auth_http: AuthHttpConfig | None = None
     backend: BackendConfig | None = None
+    soft_errors: int = 3
+    error_delay: float = 1.0
+    min_data_rate: int = 500
+    max_sessions_per_ip: int | None = None
+    max_sessions_per_network: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """bind: where metrics are to be served."""
+    """bind: where Prometheus finds them, by HTTP in clear."""
 
     bind: HostPort | UnixPath
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """level: the least that is written. decisions: write down each one, for `gatectl policy simulate`."""
+    """level: the least that is written. decisions: write down each one, for `gatectl policy simulate`. to: where."""
 
     format: Literal["json", "text"]
     level: Literal["debug", "info", "warning", "error"]
     decisions: bool = False
+    to: Target = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. store: a `limits` URI, which may hold a password. graceful_timeout: seconds for TERM.
 
-    state_dir: where the last good policies are kept, if anywhere; made when they are first written.
+    state_dir: where the last good policies are kept, if anywhere; made when they are first written. account: whom
+    workers become, None for who starts them. max_sessions: of a worker.
     """
 
     server_name: str
@@ -137,3 +149,5 @@ class Config:
     log: LogConfig
     graceful_timeout: float
     state_dir: Path | None = None
+    account: Account | None = None
+    max_sessions: int = 10_000

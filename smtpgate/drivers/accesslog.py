@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from smtpgate.journal import Journal
 from smtpgate.session.ports import LiveSession
-from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
+from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord, Who
 
 
 class AccessLog:
@@ -21,72 +21,89 @@ class AccessLog:
         """A session has nothing to say before its end."""
 
     def session(self, record: SessionRecord) -> None:
-        self._journal.info(
-            "session",
-            **record.who.fields(),
-            name=record.who.name,
-            helo=record.who.helo,
-            tls=record.who.tls,
-            transactions=record.transactions,
-            **({"impostures": record.impostures} if record.impostures else {}),
-            seconds=round(record.seconds, 3),
-            end=record.end,
-        )
+        fields = _who(record.who)
+        fields |= {
+            "name": record.who.name,
+            "helo": record.who.helo,
+            "tls": record.who.tls,
+            "transactions": record.transactions,
+        }
+        if record.impostures:
+            fields["impostures"] = record.impostures
+        fields["seconds"] = round(record.seconds, 3)
+        fields["end"] = record.end
+        self._journal.info("session", **fields)
 
     def authentication(self, record: AuthRecord) -> None:
-        self._journal.info(
-            "auth",
-            **record.who.fields(),
-            login=record.login,
-            method=record.method,
-            result=record.reply.code,
-            seconds=round(record.seconds, 3),
-        )
+        fields = _who(record.who)
+        fields |= {
+            "login": record.login,
+            "method": record.method,
+            "result": record.reply.code,
+            "seconds": round(record.seconds, 3),
+        }
+        self._journal.info("auth", **fields)
 
     def denial(self, record: DenialRecord) -> None:
-        write = self._journal.info if record.shadow else self._journal.warning
-        write(
-            "would_deny" if record.shadow else "denied",
-            **record.who.fields(),
-            transaction=record.transaction,
-            at=record.at,
-            limit=record.limit,
-            subject=record.subject,
-            retry=round(record.retry, 3),
-            balance=round(record.balance, 3),
-            rule=record.rule,
-            **({} if record.shadow else {"held": round(record.held, 3)}),
-        )
+        fields = _who(record.who)
+        fields |= {
+            "transaction": record.transaction,
+            "at": record.at,
+            "limit": record.limit,
+            "subject": record.subject,
+            "retry": round(record.retry, 3),
+            "balance": round(record.balance, 3),
+            "rule": record.rule,
+        }
+        if record.shadow:
+            self._journal.info("would_deny", **fields)
+        else:
+            self._journal.warning("denied", **fields, held=round(record.held, 3))
 
     def transaction(self, record: TransactionRecord) -> None:
-        reply = record.reply
-        self._journal.info(
-            "transaction",
-            **record.who.fields(),
-            name=record.who.name,
-            helo=record.who.helo,
-            tls=record.who.tls,
-            transaction=record.transaction,
-            sender=record.sender,
-            rcpts=record.accepted,
-            recipients=list(record.recipients),
-            rcpts_refused=record.rejected,
-            size=record.size,
-            seconds=round(record.seconds, 3),
-            auth_seconds=round(record.timings.auth, 3),
-            policy_seconds=round(record.timings.policy, 3),
-            connect_seconds=round(record.timings.connect, 3),
-            data_seconds=round(record.timings.data, 3),
-            pool=record.pool,
-            route=record.route,
-            backend=record.backend,
-            replays=record.replays,
-            reply=f"{reply.code} {reply.text}" if reply else None,
-            queue_id=record.queue_id,
-            outcome=record.outcome,
-            **({} if record.denial is None else _limit(record.denial)),
-            **({"xforward": record.forwarded} if record.forwarded else {}),
-        )
+        reply, timings = record.reply, record.timings
+        fields = _who(record.who)
+        fields |= {
+            "name": record.who.name,
+            "helo": record.who.helo,
+            "tls": record.who.tls,
+            "transaction": record.transaction,
+            "sender": record.sender,
+            "rcpts": record.accepted,
+            "recipients": list(record.recipients),
+            "rcpts_refused": record.rejected,
+            "size": record.size,
+            "seconds": round(record.seconds, 3),
+            "auth_seconds": round(timings.auth, 3),
+            "policy_seconds": round(timings.policy, 3),
+            "connect_seconds": round(timings.connect, 3),
+            "data_seconds": round(timings.data, 3),
+            "pool": record.pool,
+            "route": record.route,
+            "backend": record.backend,
+            "replays": record.replays,
+            "reply": None if reply is None else f"{reply.code} {reply.text}",
+            "queue_id": record.queue_id,
+            "outcome": record.outcome,
+        }
+        if record.denial is not None:
+            fields |= _limit(record.denial)
+        if record.forwarded:
+            fields["xforward"] = record.forwarded
+        self._journal.info("transaction", **fields)
+
+
+def _who(who: Who) -> dict[str, object]:
+    """The fields that every line of a session has; an empty `via` is left out."""
+    fields: dict[str, object] = {
+        "session": who.session,
+        "client": who.client,
+        "listener": who.listener,
+        "user": who.user,
+    }
+    if who.via:
+        fields["via"] = who.via
+    return fields
 
 
 def _limit(denial: DenialRecord) -> dict[str, object]:

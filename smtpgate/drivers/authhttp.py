@@ -8,6 +8,10 @@ one is asked only while not an octet of an answer has come: the server could not
 up its part of the time, an equal one for each server that is left. Once an answer has begun it is the answer, good
 or bad. The price of the next server's help: one that was too slow, and had counted a failed login, counts it while
 another one counts it too. With one server a timeout is never asked again.
+
+A server that gave no answer (refused, hung up, timed out, no whole header) is asked by one client a second until it
+answers (authbreaker); others are not kept waiting for it. A header that is whole is an answer, whatever it says: a
+user whose record makes the service answer nonsense closes the door to nobody else.
 """
 
 from __future__ import annotations
@@ -19,12 +23,14 @@ from typing import Final
 from gevent import Timeout
 
 from smtpgate.clock import Clock, Deadline, SystemClock
+from smtpgate.drivers.authbreaker import AuthBreaker
 from smtpgate.drivers.authcache import GrantCache
-from smtpgate.drivers.authserver import MAX_CONNECTIONS, Answered, AuthServer, UnansweredError
+from smtpgate.drivers.authserver import MAX_CONNECTIONS, Answered, AuthServer, BrokenOffError, UnansweredError
 from smtpgate.drivers.authwire import WireError
 from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
 
 SECRET_OCTETS: Final = 32
+NOT_ASKED: Final = "no auth server was asked: none of them answers"
 
 
 class AuthHttp:
@@ -35,7 +41,8 @@ class AuthHttp:
     cache: the longest that a grant is kept, in seconds; 0 is never. max_connections: questions at once to one
     server; more wait, within their timeout. ca: a file of certificates to trust for https instead of the system's.
     certificate: the files of a chain and its key, shown to https servers that ask for one. on_failover: told why a
-    server was given up for the next one.
+    server was given up for the next one. on_down: told a server and why, when it is asked only once a second from now
+    on; on_up: told it when it answers again.
 
     Raises ValueError for a url or a header that cannot be used, OSError for files that cannot be.
     """
@@ -53,10 +60,12 @@ class AuthHttp:
         certificate: tuple[str, str] | None = None,
         clock: Clock | None = None,
         on_failover: Callable[[str], None] = lambda reason: None,
+        on_down: Callable[[str, str], None] = lambda server, reason: None,
+        on_up: Callable[[str], None] = lambda server: None,
     ) -> None:
         self._timeout = timeout
         self._clock = clock or SystemClock()
-        self._on_failover = on_failover
+        self._on_failover, self._on_down, self._on_up = on_failover, on_down, on_up
         self._servers = [
             AuthServer(
                 url,
@@ -69,6 +78,7 @@ class AuthHttp:
             )
             for url in urls
         ]
+        self._breakers = [AuthBreaker() for _ in self._servers]
         self._first = 0  # the one that answered last
         self._cache = GrantCache(self._clock, cache, secrets.token_bytes(SECRET_OCTETS))
 
@@ -97,36 +107,54 @@ class AuthHttp:
             limit.close()
 
     def _ask_in_turn(self, query: AuthQuery, limit: Timeout) -> AuthAnswer:
-        """The first answer that begins; else what was wrong with the last server."""
+        """The first answer that begins; else what was wrong with the last server that was asked."""
         deadline = Deadline(self._clock, self._timeout)
         count, first, epoch = len(self._servers), self._first, self._cache.epoch
+        order = [(first + step) % count for step in range(count)]
         fault = ""
-        for step in range(count):
-            index, left = (first + step) % count, count - step
-            server = self._servers[index]
+        for step, index in enumerate(order):
+            server, now = self._servers[index], self._clock.monotonic()
+            admitted = self._breakers[index].admit(now)
+            if admitted is None:
+                continue
             if fault:
                 self._on_failover(fault)
+            left = 1 + sum(self._breakers[later].may_ask(now) for later in order[step + 1 :])
             try:
                 answered = _ask_one(server, query, limit, deadline.remaining() / left if left > 1 else None)
             except (UnansweredError, WireError) as error:
                 self._first = (index + 1) % count
                 fault = f"auth server {server.name}: {error}"
+                if isinstance(error, UnansweredError | BrokenOffError):
+                    self._unanswered(index, admitted, str(error))
+                else:
+                    self._answered(index)
                 if isinstance(error, WireError):
                     break
             else:
+                self._answered(index)
                 self._first = index
                 if isinstance(answered.answer, AuthGranted):
                     self._cache.keep(query, answered.answer, answered.lifetime, epoch)
                 elif isinstance(answered.answer, AuthRefused):
                     self._cache.refuse(query)
                 return answered.answer
-        return AuthUnavailable(fault)
+        return AuthUnavailable(fault or NOT_ASKED)
+
+    def _unanswered(self, index: int, admitted: int, reason: str) -> None:
+        if self._breakers[index].failed(admitted, self._clock.monotonic()):
+            self._on_down(self._servers[index].name, reason)
+
+    def _answered(self, index: int) -> None:
+        if self._breakers[index].answered():
+            self._on_up(self._servers[index].name)
 
 
 def _ask_one(server: AuthServer, query: AuthQuery, limit: Timeout, part: float | None) -> Answered:
     """Ask one server. limit: the running timeout of the whole question; part: seconds for a first octet.
 
-    Raises UnansweredError, after which another server may be asked, and WireError, after which none.
+    Raises UnansweredError, after which another server may be asked, and WireError, after which none; of these
+    BrokenOffError where no whole answer came.
     """
     patience = Timeout.start_new(part)
     try:
@@ -135,9 +163,9 @@ def _ask_one(server: AuthServer, query: AuthQuery, limit: Timeout, part: float |
         if timeout is patience:
             raise UnansweredError(f"no answer within {part:.1f} s") from None
         if timeout is limit:
-            raise WireError(f"no answer within {limit.seconds:g} s") from None
+            raise BrokenOffError(f"no answer within {limit.seconds:g} s") from None
         raise
     except OSError as error:
-        raise WireError(f"{type(error).__name__}: {error}") from error
+        raise BrokenOffError(f"{type(error).__name__}: {error}") from error
     finally:
         patience.close()

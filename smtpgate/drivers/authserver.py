@@ -88,6 +88,10 @@ class _HungUpError(UnansweredError):
     """The connection ended before an octet of the answer."""
 
 
+class BrokenOffError(authwire.WireError):
+    """Octets came, and no whole header: that is nobody's answer. `str()` is for the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the server said, and for how many seconds it lets that be said again (Auth-Cache)."""
@@ -137,8 +141,9 @@ class AuthServer:
     def ask(self, query: AuthQuery, *, began: Callable[[], None], done: Callable[[], None]) -> Answered:
         """Ask. began: called with the first octet of an answer; done: when its header is complete.
 
-        Raises UnansweredError where no octet came, so that somebody else may be asked; WireError or OSError
-        where what came is no answer; and what the caller throws into its waits.
+        Raises UnansweredError where no octet came, so that somebody else may be asked; BrokenOffError or OSError
+        where octets came and no whole header; WireError where a header says nothing that can be used; and what the
+        caller throws into its waits.
         """
         request = authwire.write_request(
             self._endpoint.target,
@@ -212,9 +217,9 @@ def _converse(sock: gevent.socket.socket, request: bytes, began: Callable[[], No
     if not data:
         raise _HungUpError("hung up without an answer")
     if (end or len(data)) > authwire.MAX_HEAD:
-        raise authwire.WireError(f"header of more than {authwire.MAX_HEAD} octets")
+        raise BrokenOffError(f"header of more than {authwire.MAX_HEAD} octets")
     if end is None:
-        raise authwire.WireError("hung up before the end of the header")
+        raise BrokenOffError("hung up before the end of the header")
     return bytes(data[:end]), len(data) - end
 
 

@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -19,20 +20,11 @@ from smtpgate.drivers.idle import IdleLinks, Way
 from smtpgate.drivers.lease import BackendLease, PoolSlot
 from smtpgate.drivers.stream import OutOfResources
 from smtpgate.drivers.waiting import Decision, WaitingRoom
-from smtpgate.routing.model import BackendSettings, Failover, PoolSpec, ReuseSpec, State
+from smtpgate.routing.model import BackendSettings, BackendSpec, Failover, PoolSpec, ReuseSpec
 from smtpgate.routing.pool import Open, PoolState, Refuse, Wait
 from smtpgate.session.link import BackendLink
-from smtpgate.session.ports import (
-    AddressTarget,
-    BackendRefused,
-    DialFailed,
-    PoolTarget,
-    Seeker,
-    Stream,
-    StreamLost,
-    StreamTimeout,
-    Target,
-)
+from smtpgate.session.ports import AddressTarget, Attending, BackendRefused, DialFailed, PoolTarget, Seeker, Target
+from smtpgate.session.streams import Stream, StreamLost, StreamTimeout
 from smtpgate.smtp import replies
 from smtpgate.smtp.replies import Reply
 
@@ -93,6 +85,10 @@ class PoolBackends:
         self._changed = changed
         self._own_ports = frozenset(own_ports)
         self._pools: dict[str, _Pool] = {}
+        # What follows from the pools as they are now, for as long as they are: every message asks.
+        self._plans: dict[str, Failover] = {}
+        self._ways: dict[tuple[str, str], Way] = {}
+        self._orders: Mapping[str, Mapping[str, str]] = {}
         self._idle = IdleLinks(clock)
         self._draining = False
 
@@ -107,6 +103,16 @@ class PoolBackends:
         """Connections that rest."""
         return len(self._idle)
 
+    @property
+    def resting(self) -> Mapping[tuple[str, str], int]:
+        """The same by pool and backend."""
+        return self._idle.counts()
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """Sessions in the queue of each pool."""
+        return {name: len(pool.room) for name, pool in self._pools.items()}
+
     def replace(self, pools: Mapping[str, PoolSpec]) -> None:
         """Take over an edited set of pools. Sessions under way end where they began; connections that rest and would
         not be made now are closed.
@@ -119,6 +125,22 @@ class PoolBackends:
                 self._pools[name] = _Pool(PoolState(spec, now))
         for name in self._pools.keys() - pools.keys():
             del self._pools[name]
+        self._carry_out()
+
+    def obey(self, orders: Mapping[str, Mapping[str, str]]) -> None:
+        """An operator's orders, all of them: pool -> backend -> who says that it takes no new sessions. They outlast
+        every edit; names that are not known yet are kept in mind.
+        """
+        self._orders = orders
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Pools or orders have changed."""
+        now = self._clock.monotonic()
+        self._plans.clear()
+        self._ways.clear()
+        for name, pool in self._pools.items():
+            pool.state.drain(self._orders.get(name, {}), now)
         self._idle.retain(self._wanted)
         self.serve()
 
@@ -137,13 +159,16 @@ class PoolBackends:
     def plan(self, target: Target) -> Failover:
         if isinstance(target, AddressTarget):
             return Failover(attempts=0)
-        pool = self._pool(target)
-        tries = sum(_tries(one.spec) for one in self._chain(pool))
-        return replace(pool.spec.failover, attempts=max(0, tries - 1))
+        plan = self._plans.get(target.pool)
+        if plan is None:
+            pool = self._pool(target)
+            tries = sum(_tries(one) for one in self._chain(pool))
+            plan = self._plans[target.pool] = replace(pool.spec.failover, attempts=max(0, tries - 1))
+        return plan
 
     def unavailable(self, target: Target) -> Reply:
         if isinstance(target, AddressTarget):
-            return replies.INTERNAL_ERROR
+            return replies.NO_BACKEND
         *_, last = self._chain(self._pool(target))
         return replies.parse(last.spec.unavailable)
 
@@ -153,21 +178,32 @@ class PoolBackends:
         seeker: Seeker,
         tried: Collection[str],
         deadline: Deadline,
+        attending: Attending = nullcontext,
         direct: Direct | None = None,
     ) -> BackendLease:
         if isinstance(target, AddressTarget):
             return self._lease_address(target, seeker, deadline, direct or self._direct)
         first = self._pool(target)
-        pool, opened = self._choose(first, target, seeker, tried, deadline)
+        pool, opened = self._choose(first, target, seeker, tried, deadline, attending)
         changed = functools.partial(self._changed, pool.spec.name)
         slot = PoolSlot(self._clock, pool.state, opened, changed, pool.room.serve)
-        backend, spec = opened.backend, pool.spec
-        way = Way(spec.name, backend.name, backend.host, backend.port, spec.settings, spec.reuse)
+        way = self._way(pool.spec, opened.backend)
         try:
-            return self._connect(_label(first, pool, backend.name), way, slot, seeker, deadline)
+            return self._connect(_label(first, pool, way.backend), way, slot, seeker, deadline)
         except BaseException:  # a killed greenlet must give its slot back too
             slot.free()
             raise
+
+    def _way(self, spec: PoolSpec, backend: BackendSpec) -> Way:
+        way = self._ways.get((spec.name, backend.name))
+        if way is not None and (way.host, way.port) == (backend.host, backend.port):
+            return way
+        way = Way(spec.name, backend.name, backend.host, backend.port, spec.settings, spec.reuse)
+        pool = self._pools.get(spec.name)
+        # Whoever waited for a place may have been given it before an edit: what was edited away is not remembered.
+        if pool is not None and pool.spec is spec and backend in spec.backends:
+            self._ways[spec.name, backend.name] = way
+        return way
 
     def _lease_address(
         self, target: AddressTarget, seeker: Seeker, deadline: Deadline, direct: Direct
@@ -204,7 +240,13 @@ class PoolBackends:
     # --- which backend -------------------------------------------------------------------------------------------
 
     def _choose(
-        self, first: _Pool, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline
+        self,
+        first: _Pool,
+        target: Target,
+        seeker: Seeker,
+        tried: Collection[str],
+        deadline: Deadline,
+        attending: Attending,
     ) -> tuple[_Pool, Open]:
         """A place on the first pool of the chain that has a healthy one; if none has, on the first that has any."""
         chain = list(self._chain(first))
@@ -212,9 +254,9 @@ class PoolBackends:
         for anyone in (False, True) if len(chain) > 1 else (True,):
             for pool in chain:
                 mine = _tried_of(first, pool, tried)
-                if reasons.get(pool.spec.name, "down") != "down" or (not anyone and len(mine) >= _tries(pool.spec)):
+                if reasons.get(pool.spec.name, "down") != "down" or (not anyone and len(mine) >= _tries(pool)):
                     continue
-                decision = self._ask(pool, seeker, mine, anyone, deadline)
+                decision = self._ask(pool, seeker, mine, anyone, deadline, attending)
                 if isinstance(decision, Open):
                     return pool, decision
                 reasons[pool.spec.name] = decision.reason
@@ -222,7 +264,13 @@ class PoolBackends:
         raise BackendRefused(told, self.unavailable(target))
 
     def _ask(
-        self, pool: _Pool, seeker: Seeker, tried: Collection[str], anyone: bool, deadline: Deadline
+        self,
+        pool: _Pool,
+        seeker: Seeker,
+        tried: Collection[str],
+        anyone: bool,
+        deadline: Deadline,
+        attending: Attending,
     ) -> Open | Refuse:
         """What the pool says in the end; it may let us wait first, for half of the time: a connection that was left
         with none would be held against its backend.
@@ -233,7 +281,8 @@ class PoolBackends:
         decision = ask(may_wait=seconds > 0 and len(pool.room) < queue.max)
         if isinstance(decision, Wait):
             wants, give_back = (frozenset(tried), anyone), functools.partial(self._return, pool)
-            decision = pool.room.wait(wants, functools.partial(ask, may_wait=True), seconds, give_back)
+            with attending():
+                decision = pool.room.wait(wants, functools.partial(ask, may_wait=True), seconds, give_back)
         if isinstance(decision, Wait):
             decision = ask(may_wait=False)
         assert not isinstance(decision, Wait), "nobody waits who may not"
@@ -279,7 +328,7 @@ class PoolBackends:
         try:
             return self._dial_stream(way.host, way.port, way.settings, seeker, budget)
         except OutOfResources as ours:  # or a crowd of clients could put every backend out
-            raise DialFailed(label, str(ours)) from None
+            raise BackendRefused(f"{label}: {ours}", replies.NO_RESOURCES) from None
         except (StreamTimeout, StreamLost) as fault:
             if slot is not None:
                 slot.connect_failed()
@@ -291,13 +340,14 @@ class PoolBackends:
 
     def _wanted(self, way: Way) -> bool:
         """Whether a connection would still be made this way: nobody who was edited away keeps any."""
-        if way.pool == "":
+        if way.pool == "" or self._ways.get((way.pool, way.backend)) is way:
             return True
         pool = self._pools.get(way.pool)
         if pool is None or (pool.spec.settings, pool.spec.reuse) != (way.settings, way.reuse):
             return False
-        wanted = (way.backend, way.host, way.port, State.ACTIVE)
-        return any((one.name, one.host, one.port, one.state) == wanted for one in pool.spec.backends)
+        wanted = (way.backend, way.host, way.port)
+        known = any((one.name, one.host, one.port) == wanted for one in pool.spec.backends)
+        return known and pool.state.takes(way.backend)
 
 
 class ListenerBackends:
@@ -309,14 +359,20 @@ class ListenerBackends:
         self.plan = pools.plan
         self.unavailable = pools.unavailable
 
-    def lease(self, target: Target, seeker: Seeker, tried: Collection[str], deadline: Deadline) -> BackendLease:
-        return self._pools.lease(target, seeker, tried, deadline, self._direct)
+    def lease(
+        self,
+        target: Target,
+        seeker: Seeker,
+        tried: Collection[str],
+        deadline: Deadline,
+        attending: Attending = nullcontext,
+    ) -> BackendLease:
+        return self._pools.lease(target, seeker, tried, deadline, attending, self._direct)
 
 
-def _tries(spec: PoolSpec) -> int:
+def _tries(pool: _Pool) -> int:
     """Tries that no backend is there for would only cut the time of the others short."""
-    active = sum(backend.state is State.ACTIVE for backend in spec.backends)
-    return min(spec.failover.attempts + 1, active)
+    return min(pool.spec.failover.attempts + 1, pool.state.takers)
 
 
 def _label(first: _Pool, pool: _Pool, backend: str) -> str:

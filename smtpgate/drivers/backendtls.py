@@ -20,7 +20,7 @@ import gevent.ssl
 
 from smtpgate.clock import Clock
 from smtpgate.routing.model import BackendTls
-from smtpgate.session.ports import StreamLost
+from smtpgate.session.streams import StreamLost
 
 # RFC 7301 wants a registered name and there is none for SMTP; this is what nginx asks of its clients against
 # cross-protocol attacks (ALPACA), and servers that do not know ALPN ignore it.

@@ -15,7 +15,8 @@ from smtpgate.drivers.backendtls import ClientTls
 from smtpgate.drivers.resolver import Resolver
 from smtpgate.drivers.stream import OutOfResources, SocketStream, connect
 from smtpgate.routing.model import BackendSettings
-from smtpgate.session.ports import Seeker, StreamLost, StreamTimeout
+from smtpgate.session.ports import Seeker
+from smtpgate.session.streams import StreamLost, StreamTimeout
 
 # Of one name in one dial: with more, the parts of a connect timeout get shorter than a lost SYN's second (RFC 6298).
 MAX_ADDRESSES: Final = 4

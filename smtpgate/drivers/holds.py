@@ -6,6 +6,7 @@ the end of their waiting when the process drains. Refuses to know what they wait
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gevent.event import Event
@@ -20,9 +21,17 @@ MAX_HELD_A_KEY: Final = 50
 
 
 class Lines:
-    """Lines by key. `drain()` ends, for good, the waiting of all who are not `patient`."""
+    """Lines by key. `drain()` ends, for good, the waiting of all who are not `patient`. joined: told of the key of
+    each place that is taken.
+    """
 
-    def __init__(self, most: int = MAX_HELD, most_a_key: int = MAX_HELD_A_KEY) -> None:
+    def __init__(
+        self,
+        most: int = MAX_HELD,
+        most_a_key: int = MAX_HELD_A_KEY,
+        joined: Callable[[str], None] = lambda key: None,
+    ) -> None:
+        self._joined = joined
         self._list = Waitlist(most, most_a_key)
         self._places: dict[Ticket, Place] = {}
         self._draining = False
@@ -39,6 +48,7 @@ class Lines:
         ticket = self._list.join(key)
         if ticket is None:
             return None
+        self._joined(key)
         place = self._places[ticket] = Place(self, ticket, patient)
         if self._draining and not patient:
             place.end()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import gevent
@@ -20,7 +20,7 @@ from smtpgate.clock import Clock
 from smtpgate.routing.model import BackendSettings, ReuseSpec
 from smtpgate.session.link import BackendLink, LinkLost
 
-# Of one process, whatever the pools say: a tenth of its sessions (smtpgate.main.MAX_SESSIONS).
+# Of one process, whatever the pools say: a tenth of its sessions (listener.MAX_SESSIONS).
 MAX_KEPT: Final = 1000
 # Connections that have rested too long are looked for so often; one may rest this much longer.
 SWEEP_INTERVAL: Final = 0.5
@@ -28,7 +28,10 @@ SWEEP_INTERVAL: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What a connection must have in common with the one that is wanted. pool: "" for a bare address."""
+    """What a connection must have in common with the one that is wanted. pool: "" for a bare address.
+
+    Its hash is made once: that of all settings takes longer than the rest of a look-up.
+    """
 
     pool: str
     backend: str
@@ -36,6 +39,14 @@ class Way:
     port: int
     settings: BackendSettings
     reuse: ReuseSpec
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = (self.pool, self.backend, self.host, self.port, self.settings, self.reuse)
+        object.__setattr__(self, "_hash", hash(values))  # frozen from here on
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +71,29 @@ class IdleLinks:
         self._clock = clock
         # The last to come is the first to go, so that a quiet hour lets the others end (as HAProxy and nginx do).
         self._kept: dict[Way, deque[Kept]] = {}
+        self._count = 0
         self._sweeper: gevent.Greenlet[[], None] | None = None
 
     def __len__(self) -> int:
-        return sum(len(those) for those in self._kept.values())
+        return self._count
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """By pool and backend."""
+        counts: dict[tuple[str, str], int] = {}
+        for way, those in self._kept.items():
+            key = way.pool, way.backend
+            counts[key] = counts.get(key, 0) + len(those)
+        return counts
 
     def take(self, way: Way) -> Kept | None:
         """One that goes this way and still rests; those found ended are closed."""
         while those := self._kept.get(way):  # looked up anew: a goodbye may wait, and a sweep come by meanwhile
             kept = those.pop()
+            self._count -= 1
             if not those:
                 del self._kept[way]
             try:
-                kept.link.check_rested()
+                kept.link.check_silent("while it rested")
             except LinkLost:
                 kept.link.close()
                 continue
@@ -87,11 +108,12 @@ class IdleLinks:
         reuse, those, kept = way.reuse, self._kept.get(way), Kept(link, made, messages, now)
         if messages >= reuse.messages or kept.spent(reuse, now):
             return False
-        if len(those or ()) >= reuse.max_idle or len(self) >= MAX_KEPT:
+        if self._count >= MAX_KEPT or (reuse.max_idle <= len(those) if those else reuse.max_idle <= 0):
             return False
         if those is None:
             those = self._kept[way] = deque()
         those.append(kept)
+        self._count += 1
         if self._sweeper is None:
             self._sweeper = gevent.spawn(self._sweep)
         return True
@@ -100,6 +122,7 @@ class IdleLinks:
         """Close all whose way is no longer wanted. The goodbyes are said in the background: this does not wait."""
         gone = [way for way in self._kept if not wanted(way)]
         parting = list(itertools.chain.from_iterable(self._kept.pop(way) for way in gone))
+        self._count -= len(parting)
         if parting:
             gevent.spawn(_part_all, parting)
 
@@ -116,6 +139,7 @@ class IdleLinks:
                 for way, those in list(self._kept.items()):
                     spent = [kept for kept in those if kept.spent(way.reuse, now)]
                     parting += spent
+                    self._count -= len(spent)
                     left = deque(kept for kept in those if kept not in spent)
                     if left:
                         self._kept[way] = left

@@ -1,7 +1,8 @@
 """Accepted connections become sessions: one greenlet each.
 
-Owns the steps before a session (PROXY header, implicit TLS), the set of live sessions, and the drain. Refuses to know
-what a session does (`session.flow`), how a handshake goes (`listenertls`) and which process it runs in (`worker`).
+Owns who is let in and what the others are told, the steps before a session (PROXY header, implicit TLS), the set of
+live sessions, and the drain. Refuses to know how connections are counted (`admission`) and accepted (`acceptor`),
+what a session does (`session.flow`), how a handshake goes (`listenertls`) and in which process it is (`worker`).
 """
 
 from __future__ import annotations
@@ -9,28 +10,24 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import gevent
 import gevent.socket
 
 from smtpgate.clock import Clock, Deadline
-from smtpgate.drivers.listenertls import ListenerTls
+from smtpgate.drivers.admission import AddressLimits, Crowd, Refusal, Stress
+from smtpgate.drivers.descriptors import close_now
+from smtpgate.drivers.floodlog import FloodLog
+from smtpgate.drivers.lingering import MAX_LINGERING, Lingering
+from smtpgate.drivers.listenertls import NO_ROOM_ALERT, ListenerTls
+from smtpgate.drivers.metricsserver import WorkerMetrics
 from smtpgate.drivers.peek import PeerGone, peek, take
-from smtpgate.drivers.stream import SocketStream, peer_of
+from smtpgate.drivers.stream import SocketStream, host_of, peer_of
 from smtpgate.journal import Journal
 from smtpgate.session import flow
-from smtpgate.session.ports import (
-    Authenticator,
-    Backends,
-    Names,
-    Peer,
-    Ports,
-    Proxied,
-    StreamLost,
-    StreamTimeout,
-    TlsInfo,
-)
+from smtpgate.session.ports import Authenticator, Backends, Names, Ports
+from smtpgate.session.streams import Peer, Proxied, StreamLost, StreamTimeout, TlsInfo
 from smtpgate.smtp import replies
 from smtpgate.smtp.proxyheader import MAX_V2, ProxyHeader, ProxyHeaderError, parse
 from smtpgate.units import UNIX, PeerNetwork, is_among
@@ -42,6 +39,15 @@ PROXY_TIMEOUT: Final = 5.0
 # The worst answer to a client is silence: even a bug of ours says this much (reference/security.md I).
 LAST_RESORT: Final = replies.reply(421, "4.3.0 Internal server error")
 LAST_WORDS_TIMEOUT: Final = 1.0
+MAX_SESSIONS: Final = 10_000  # of a worker, where nobody says otherwise
+USUAL_LIMITS: Final = AddressLimits()
+
+WORDS: Final = {
+    Refusal.FULL: replies.TOO_MANY_SESSIONS,
+    Refusal.DESCRIPTORS: replies.TOO_MANY_SESSIONS,
+    Refusal.ADDRESS: replies.TOO_MANY_OF_ADDRESS,
+    Refusal.NETWORK: replies.TOO_MANY_OF_NETWORK,
+}
 
 
 class _Unwelcome(Exception):
@@ -53,7 +59,8 @@ class Listener:
     """One configured listener. tls: where it has TLS. learn_capabilities: its EHLO lines follow the backends.
 
     proxies: from whom a PROXY header is demanded; without any, connections begin without one. authenticator,
-    backends, names: its own, instead of those of all.
+    backends, names: its own, instead of those of all. limits: of one client's connections; who speaks for others
+    (`proxies`, `settings.xclient`) is not one client.
     """
 
     settings: flow.SessionSettings
@@ -63,13 +70,17 @@ class Listener:
     authenticator: Authenticator | None = None
     backends: Backends | None = None
     names: Names | None = None
+    limits: AddressLimits = USUAL_LIMITS
 
 
 class Gate:
     """What one worker process does with its connections.
 
     listeners are in the order of the process's sockets (one entry a bind). graceful_timeout: seconds that a drain
-    lets sessions finish. on_retire: told when it begins.
+    lets sessions finish. on_retire: told when it begins. max_sessions: connections at once.
+
+    An accepted connection is asked for with `admit`; who is admitted is served by a call, in a greenlet of its own,
+    and everybody else is turned away.
     """
 
     def __init__(
@@ -78,37 +89,124 @@ class Gate:
         ports: Ports,
         graceful_timeout: float,
         on_retire: Callable[[], None] = lambda: None,
+        max_sessions: int = MAX_SESSIONS,
     ) -> None:
         self.graceful_timeout = graceful_timeout
+        self.max_sessions = max_sessions
         self._on_retire = on_retire
         self._draining = False
-        self._ports = replace(ports, draining=lambda: self._draining)
+        self._stress = Stress(max_sessions)
+        self._ports = replace(ports, draining=lambda: self._draining, stressed=lambda: self._stress.on)
         self._listeners = [(listener, self._ports_of(listener)) for listener in listeners]
         self._journal: Journal = ports.journal
         self._clock: Clock = ports.clock
         self._live: set[SocketStream] = set()
+        self._admitted = 0
+        crowds = {one.settings.listener: Crowd(one.limits) for one in listeners}
+        self._crowds = [crowds[one.settings.listener] for one in listeners]
+        self._floods = FloodLog(ports.journal)
+        # They have descriptors too, of which a small process has few.
+        self.lingering = Lingering(min(MAX_LINGERING, max_sessions))
+        # Who answers on a socket behind those of the listeners.
+        self.metrics: WorkerMetrics | None = None
+
+    @property
+    def addresses(self) -> int:
+        """Sockets whose connections become sessions; they are the first of the process."""
+        return len(self._listeners)
 
     @property
     def sessions(self) -> int:
         """Sessions alive now."""
         return len(self._live)
 
-    def __call__(self, index: int, sock: gevent.socket.socket, _address: object = None) -> None:
-        """Serve one accepted connection to its end. Never raises; the socket is closed on return."""
-        listener, ports = self._listeners[index]
+    def admit(self, index: int, address: Any) -> Refusal | None:
+        """Count an accepted connection in, or say why not; address: as accept() tells it. Does not block."""
+        if self._admitted >= self.max_sessions:
+            return Refusal.FULL
+        host = host_of(address)
+        if self._is_a_client(index, host):
+            refusal = self._crowds[index].enter(host)
+            if refusal is not None:
+                return refusal
+        self._count(1)
+        return None
+
+    def _count(self, more: int) -> None:
+        """So many more connections. Where that begins stress, those that wait reckon their time anew."""
+        self._admitted += more
+        if not self._stress.taken(self._admitted):
+            return
+        if not self._stress.on:
+            self._journal.info("stress_over", sessions=self._admitted)
+            return
+        self._journal.warning("stress", sessions=self._admitted, max_sessions=self.max_sessions)
+        for stream in list(self._live):
+            stream.interrupt()
+
+    def turn_away(self, index: int, sock: gevent.socket.socket, address: Any, refusal: Refusal) -> None:
+        """Tell a client that was not admitted, and end the connection. Does not block: there is room for the first
+        octets that are ever written to a socket.
+        """
+        self._refuse(self._listeners[index][0], sock, host_of(address), refusal)
+
+    def __call__(self, index: int, sock: gevent.socket.socket, address: Any = None) -> None:
+        """Serve one admitted connection to its end. Never raises; the socket is closed on return."""
         try:
-            peer = peer_of(sock)
-            proxied = self._proxied(listener, sock, peer) if listener.proxies else None
-            stream = SocketStream(sock, listener.tls, peer=peer if proxied is None else _behind(peer, proxied))
-        except StreamLost as lost:
-            self._journal.info("connection_lost", listener=listener.settings.listener, reason=str(lost))
-        except _Unwelcome as unwelcome:
-            name = listener.settings.listener
-            self._journal.warning("refused", client=peer.host, listener=name, reason=str(unwelcome))
-        else:
-            self._serve(listener, ports, stream, proxied)
+            self._meet(index, sock, address)
         finally:
             sock.close()
+            self._count(-1)
+            host = host_of(address)
+            if self._is_a_client(index, host):
+                self._crowds[index].leave(host)
+
+    def _is_a_client(self, index: int, host: str) -> bool:
+        """Whether connections of `host` are its own, and not those of others that it speaks for."""
+        listener, _ = self._listeners[index]
+        others = (*listener.proxies, *listener.settings.xclient)
+        return not others or not is_among(host, others)
+
+    def _meet(self, index: int, sock: gevent.socket.socket, address: Any) -> None:
+        listener, ports = self._listeners[index]
+        name = listener.settings.listener
+        try:
+            peer = peer_of(sock, address)
+            proxied = self._proxied(listener, sock, peer) if listener.proxies else None
+            ends = peer if proxied is None else _behind(peer, proxied)
+            # Whoever accepts has seen to TCP_NODELAY; without an address it was somebody else.
+            stream = SocketStream(sock, listener.tls, peer=ends, nodelay=address is not None)
+        except StreamLost as lost:
+            self._journal.info("connection_lost", listener=name, reason=str(lost))
+            return
+        except _Unwelcome as unwelcome:
+            self._journal.warning("refused", client=peer.host, listener=name, reason=str(unwelcome))
+            return
+        if proxied is None:
+            self._serve(listener, ports, stream, None)
+            return
+        crowd, client = self._crowds[index], proxied.ends.host
+        refusal = crowd.enter(client)
+        if refusal is not None:
+            self._refuse(listener, sock, client, refusal)
+            return
+        try:
+            self._serve(listener, ports, stream, proxied)
+        finally:
+            crowd.leave(client)
+
+    def _refuse(self, listener: Listener, sock: gevent.socket.socket, client: str, refusal: Refusal) -> None:
+        self._floods.refused(listener.settings.listener, refusal, client)
+        before_tls = listener.settings.protocol.tls == "implicit"
+        sock.settimeout(0.0)
+        try:
+            sock.send(NO_ROOM_ALERT if before_tls else WORDS[refusal].wire())
+        except OSError:
+            pass
+        if refusal is Refusal.DESCRIPTORS:
+            close_now(sock.detach())  # the next client needs this one
+        else:
+            self.lingering.take(sock.detach())
 
     def _serve(self, listener: Listener, ports: Ports, stream: SocketStream, proxied: Proxied | None) -> None:
         self._live.add(stream)
@@ -117,7 +215,8 @@ class Gate:
             who["via"] = proxied.via
         try:
             if listener.settings.protocol.tls == "implicit":
-                stream.start_tls(Deadline(self._clock, TLS_HANDSHAKE_TIMEOUT))
+                patience = flow.STRESS_TIMEOUT if self._stress.on else TLS_HANDSHAKE_TIMEOUT
+                stream.start_tls(Deadline(self._clock, patience))
             flow.run(stream, listener.settings, ports, proxied)
         except (StreamLost, StreamTimeout) as lost:
             self._journal.info("connection_lost", **who, reason=str(lost) or "timed out")
@@ -128,7 +227,7 @@ class Gate:
             self._last_words(stream, replies.SHUTTING_DOWN)  # the drain's time is over
         finally:
             self._live.discard(stream)
-            stream.close()
+            stream.close(self.lingering.take)
 
     def _proxied(self, listener: Listener, sock: gevent.socket.socket, peer: Peer) -> Proxied | None:
         """Take the PROXY header off: whom it names, None where its sender speaks for itself. TLS stands behind it.

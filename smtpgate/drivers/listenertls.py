@@ -29,13 +29,16 @@ from smtpgate.clock import Deadline
 from smtpgate.drivers.clienthello import MAX_HELLO, ClientHello, parse
 from smtpgate.drivers.peek import peek
 from smtpgate.journal import Journal
-from smtpgate.session.ports import ClientCertificate, TlsInfo
+from smtpgate.session.streams import ClientCertificate, TlsInfo
 
 # Seconds between two looks at the files; each costs a few stat calls.
 REFRESH_INTERVAL: Final = 2.0
 ALPN: Final = "smtp"
 # RFC 8446 section 6: fatal(2), no_application_protocol(120), in a record of its own.
 NO_PROTOCOL_ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x78"
+# Fatal, internal_error(80): "a memory allocation failure" and its like, "unrelated to the peer". What a client whose
+# handshake is still to come can be told of a full proxy.
+NO_ROOM_ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x50"
 VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 # What OpenSSL calls the attributes for which RFC 4514 has no name.
@@ -154,6 +157,11 @@ def keep_fresh(listeners: Mapping[str, ListenerTls], journal: Journal) -> None:
             try:
                 if tls.refresh():
                     journal.info("certificates_loaded", listener=name)
+            except PermissionError as error:
+                # As it should be: root alone reads keys. Then HUP is the word for new ones.
+                journal.info(
+                    "certificates_unreadable", listener=name, reason=f"{error}; the first process can: HUP it"
+                )
             except (OSError, ValueError) as error:
                 journal.error("certificates_rejected", listener=name, reason=str(error))
         gevent.sleep(REFRESH_INTERVAL)

@@ -21,7 +21,8 @@ from smtpgate.journal import Journal
 from smtpgate.routing.model import BackendSettings, BackendSpec, HealthSpec, PoolSpec, State
 from smtpgate.session import handshake
 from smtpgate.session.link import BackendLink, LinkLost
-from smtpgate.session.ports import Identity, StreamLost, StreamTimeout
+from smtpgate.session.ports import Identity
+from smtpgate.session.streams import StreamLost, StreamTimeout
 from smtpgate.smtp import encode
 from smtpgate.smtp.extensions import Extensions
 

@@ -15,7 +15,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
-from smtpgate.session.ports import Peer, TlsInfo
+from smtpgate.session.streams import Peer, TlsInfo
 
 Version = Literal["v1", "v2"]
 Address = IPv4Address | IPv6Address

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
@@ -33,12 +32,14 @@ KeyNumber = Callable[[str, str], int]
 _json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
 class Question(Generic[Answer]):
     """words: what the script is sent, as JSON. read: its answer."""
 
-    words: Callable[[KeyNumber], str]
-    read: Callable[[str], Answer]
+    __slots__ = ("read", "words")
+
+    def __init__(self, words: Callable[[KeyNumber], str], read: Callable[[str], Answer]) -> None:
+        self.words = words
+        self.read = read
 
 
 def encode(questions: Sequence[Question[Any]], prefix: str) -> tuple[list[str], list[str]]:

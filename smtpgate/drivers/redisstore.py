@@ -5,8 +5,8 @@ One script (take.lua, spoken by `redisscript`) decides for many callers at once;
 
 Owns batching, the bound on every wait, and the breaker. Decisions that queue while calls are in flight leave
 together in the next one; a lone caller makes its call itself. Nothing is ever sent twice: a call that timed
-out may have been charged (reference/peers.md section 5). Only NOSCRIPT is asked again, by redis-py, because
-nothing ran. Refuses to know what a limit is, and what to do while Redis is away.
+out may have been charged (reference/peers.md section 5). How a call gets there is `rediscall`'s. Refuses to know
+what a limit is, and what to do while Redis is away.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.hub import Waiter
 from limits.errors import ConfigurationError
 from limits.storage import RedisStorage
 from redis.exceptions import RedisClusterException, RedisError
 
 from smtpgate.clock import Clock
 from smtpgate.drivers import redisscript
+from smtpgate.drivers.rediscall import ScriptCaller, script_caller
 from smtpgate.drivers.redisscript import SCRIPT, Question
 from smtpgate.journal import Journal
 from smtpgate.policy.model import Slot
@@ -41,6 +42,7 @@ MAX_BATCH: Final = 64
 MAX_IN_FLIGHT: Final = 2
 # More than two flights carry off while a caller is willing to wait (about 19,000 decisions a second, 100 ms).
 MAX_QUEUED: Final = 4096
+_LATE: Final = object()
 
 
 class Breaker:
@@ -97,14 +99,41 @@ class Breaker:
 
 
 class _Ask(Generic[Answer]):
-    """One question on its way. `answer` gets what was answered, or the StoreUnavailable."""
+    """One question on its way. A lone caller's is answered by itself; another's waits."""
 
-    __slots__ = ("abandoned", "answer", "question")
+    __slots__ = ("_waiter", "abandoned", "question")
 
     def __init__(self, question: Question[Answer]) -> None:
         self.question = question
-        self.answer: AsyncResult[Answer | StoreUnavailable] = AsyncResult()
+        # An AsyncResult and its timeout take twice the time, and nobody else listens.
+        self._waiter: Waiter[object] | None = None
         self.abandoned = False
+
+    def queue(self) -> None:
+        """Somebody else makes the call."""
+        self._waiter = Waiter()
+
+    def tell(self, outcome: Answer | StoreUnavailable) -> None:
+        """To whoever waits, once it is its turn to run."""
+        if self._waiter is not None:
+            gevent.get_hub().loop.run_callback(self._waiter.switch, outcome)
+
+    def wait(self, seconds: float) -> Answer:
+        """What tell() brings. Raises StoreUnavailable, also when it is not told in time; what is thrown in passes."""
+        assert self._waiter is not None
+        timer = gevent.get_hub().loop.timer(seconds)
+        timer.start(self._waiter.switch, _LATE)
+        try:
+            outcome = self._waiter.get()
+        finally:
+            # Timed out or killed: if it is still queued, nobody wants it charged.
+            self.abandoned = True
+            timer.close()
+        if outcome is _LATE:
+            raise StoreUnavailable(f"no answer within {seconds:.3f} s")
+        if isinstance(outcome, StoreUnavailable):
+            raise StoreUnavailable(str(outcome))
+        return cast(Answer, outcome)
 
 
 class RedisBuckets:
@@ -132,7 +161,8 @@ class RedisBuckets:
         self._flights = 0
         self._collecting = False
         self._limiter: Limiter | None = None
-        self._script: Any = None
+        self._caller: ScriptCaller | None = None
+        self._clock = clock
         self._prefix = ""
 
     def __repr__(self) -> str:
@@ -177,7 +207,7 @@ class RedisBuckets:
         if limiter.timeout != self._timeout:
             self._timeout = limiter.timeout
             self.close()
-            self._script = None
+            self._caller = None
 
     @property
     def _patience(self) -> float:
@@ -189,17 +219,18 @@ class RedisBuckets:
         ask = _Ask(question)
         if self._flights == MAX_IN_FLIGHT or self._queue or self._collecting:
             self._join(ask)
-            return self._wait(ask)
+            return ask.wait(self._patience)
         self._flights += 1
         try:
             self._collect()
             if not self._queue:
                 answer: Answer = self._call([ask])[0]
                 return answer
+            ask.queue()
             self._queue.appendleft(ask)
         finally:
             self._land()
-        return self._wait(ask)
+        return ask.wait(self._patience)
 
     # --- queueing ---
 
@@ -217,22 +248,9 @@ class RedisBuckets:
     def _join(self, ask: _Ask[Any]) -> None:
         if len(self._queue) >= MAX_QUEUED:
             raise StoreUnavailable(f"{MAX_QUEUED} decisions are queued already")
+        ask.queue()
         self._queue.append(ask)
         self._launch()
-
-    def _wait(self, ask: _Ask[Answer]) -> Answer:
-        try:
-            # wait() swallows only its own timeout; one that the caller has set passes through.
-            ask.answer.wait(self._patience)
-        finally:
-            # Timed out or killed: if it is still queued, nobody wants it charged.
-            ask.abandoned = True
-        if not ask.answer.ready():
-            raise StoreUnavailable(f"no answer within {self._patience:.3f} s")
-        outcome = ask.answer.value
-        if isinstance(outcome, StoreUnavailable):
-            raise StoreUnavailable(str(outcome))
-        return cast(Answer, outcome)  # which may be None, but is set
 
     def _launch(self) -> None:
         """Give the queue a flight if one is free. The slot is taken here, before the greenlet first runs."""
@@ -254,7 +272,7 @@ class RedisBuckets:
                 except StoreUnavailable as error:
                     outcomes = [error] * len(batch)
                 for ask, outcome in zip(batch, outcomes, strict=True):
-                    ask.answer.set(outcome)
+                    ask.tell(outcome)
         finally:
             self._land()
 
@@ -291,13 +309,11 @@ class RedisBuckets:
         return redisscript.decode(questions, reply)
 
     def _run(self, questions: Sequence[Question[Any]]) -> bytes:
-        if self._script is None:
+        if self._caller is None:
             storage = self._open_storage(self._timeout)
             self._prefix = storage.prefixed_key("")
-            self._script = storage.get_connection().register_script(SCRIPT)
-        keys, args = redisscript.encode(questions, self._prefix)
-        reply: bytes = self._script(keys, args)
-        return reply
+            self._caller = script_caller(storage.get_connection(), SCRIPT, self._clock)
+        return self._caller(*redisscript.encode(questions, self._prefix))
 
     def _fault(self, reason: str) -> StoreUnavailable:
         if self._breaker.failed():
@@ -307,14 +323,13 @@ class RedisBuckets:
             self.close()
             # Whoever queues has no better prospects than whoever comes now.
             while self._queue:
-                self._queue.popleft().answer.set(StoreUnavailable(reason))
+                self._queue.popleft().tell(StoreUnavailable(reason))
         return StoreUnavailable(reason)
 
     def close(self) -> None:
         """Close idle connections. The store stays usable."""
-        pool = getattr(getattr(self._script, "registered_client", None), "connection_pool", None)
-        if pool is not None:
-            pool.disconnect(inuse_connections=False)
+        if self._caller is not None:
+            self._caller.close()
 
 
 # Whatever redis-py raises for a server that is away, busy, full, read-only or not what it should be.

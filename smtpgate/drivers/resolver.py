@@ -21,7 +21,7 @@ import gevent
 from gevent.event import Event
 
 from smtpgate.clock import Clock, Deadline
-from smtpgate.session.ports import StreamLost, StreamTimeout
+from smtpgate.session.streams import StreamLost, StreamTimeout
 
 MIN_TTL: Final = 1.0  # a TTL of 0 would mean a question for each connection
 MAX_TTL: Final = 3600.0  # an hour: longer than that nobody waits for a move to be noticed

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from smtpgate.clock import Clock
 from smtpgate.drivers.holds import Lines
 from smtpgate.policy.model import Paid, Shape
-from smtpgate.session.ports import READ_SIZE
+from smtpgate.session.streams import READ_SIZE
 
 # Seconds of the rate: so much is read at a time, and so much is drawn. Short enough that nobody sees a stream
 # stutter (it is 1.25 % of any two seconds), and long enough that 40 store calls a second are nothing beside the

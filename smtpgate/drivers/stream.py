@@ -7,10 +7,13 @@ know SMTP.
 from __future__ import annotations
 
 import errno
+import fcntl
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+import sys
+import termios
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
@@ -23,11 +26,13 @@ from gevent.timeout import Timeout
 from greenlet import greenlet
 
 from smtpgate.clock import Deadline
+from smtpgate.drivers.alarm import Alarm
 from smtpgate.drivers.backendtls import ClientTls, Key
 from smtpgate.drivers.listenertls import ForeignProtocol
 from smtpgate.drivers.peek import PeerGone
 from smtpgate.routing.model import BackendTls
-from smtpgate.session.ports import READ_SIZE, Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
+from smtpgate.session.streams import READ_SIZE, Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
+from smtpgate.units import UNIX
 
 # Octets that abort_on_close() reads ahead; one read hands them out. A client that pipelines more is not looked
 # at any further: that many commands say that it is there.
@@ -58,7 +63,8 @@ class SocketStream:
     """A Stream over a connected gevent socket.
 
     tls serves start_tls, None where the listener has no TLS; client_tls serves start_client_tls, towards backends.
-    peer: whom a PROXY header names, None for those that the socket connects.
+    peer: whom a PROXY header names, None for those that the socket connects. nodelay: the socket has TCP_NODELAY
+    already, from the one that accepted it.
     """
 
     def __init__(
@@ -67,7 +73,10 @@ class SocketStream:
         tls: TlsAcceptor | None = None,
         client_tls: ClientTls | None = None,
         peer: Peer | None = None,
+        *,
+        nodelay: bool = False,
     ) -> None:
+        self._alarm = Alarm()
         self._hold(sock)
         self._acceptor = tls
         self._client_tls = client_tls
@@ -76,7 +85,7 @@ class SocketStream:
         self.tls: TlsInfo | None = None
         self._reading = False
         self._ahead = b""  # what abort_on_close() has read
-        if sock.family != socket.AF_UNIX:
+        if not nodelay and sock.family != socket.AF_UNIX:
             # Replies and commands are small and awaited: without it Nagle and delayed ACK cost 40 ms each.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -90,6 +99,12 @@ class SocketStream:
         self._input, self._output = sock._read_event, sock._write_event
         self._poller: select.poll | None = None
         sock.settimeout(0.0)
+        # gevent's recv and send are Python around the kernel's, so that they can wait.
+        self._plain = not isinstance(sock, gevent.ssl.SSLSocket)
+        kernel = sock._sock if self._plain else sock
+        self._recv: Callable[[int], bytes] = kernel.recv
+        self._send_some: Callable[[bytes | memoryview], int] = kernel.send
+        self._spoke = False  # and has not listened since
 
     def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
         if self._ahead:
@@ -101,14 +116,18 @@ class SocketStream:
         try:
             if deadline.expired:  # whatever may be here to be read
                 raise TimeoutError
+            if self._spoke and self._plain:
+                # The answer to what has just been said is not here yet: to look for it is a system call in vain.
+                self._spoke = False
+                self._alarm.wait(self._input, deadline)
             while True:
                 try:
-                    return self._sock.recv(limit)
+                    return self._recv(limit)
                 except (BlockingIOError, ssl.SSLWantReadError):
                     event = self._input
                 except ssl.SSLWantWriteError:
                     event = self._output
-                _wait(event, deadline)
+                self._alarm.wait(event, deadline)
         except _Interrupted:
             raise StreamInterrupted from None
         except TimeoutError:
@@ -177,10 +196,11 @@ class SocketStream:
         try:
             if deadline.expired:
                 raise TimeoutError
-            if isinstance(self._sock, gevent.ssl.SSLSocket):
-                self._send_secured(data, deadline)
-            else:
+            if self._plain:
                 self._send(data, deadline)
+            else:
+                self._send_secured(data, deadline)
+            self._spoke = True
         except TimeoutError:
             raise StreamTimeout from None
         except OSError as error:
@@ -190,13 +210,13 @@ class SocketStream:
         rest: bytes | memoryview = data
         while True:
             try:
-                sent = self._sock.send(rest)
+                sent = self._send_some(rest)
             except BlockingIOError:
                 sent = 0
             if sent == len(rest):
                 return
             rest = memoryview(rest)[sent:]
-            _wait(self._output, deadline)
+            self._alarm.wait(self._output, deadline)
 
     def _send_secured(self, data: bytes, deadline: Deadline) -> None:
         # Without waiting gevent's send() does not tell which way OpenSSL cannot go on. While it waits, it waits the
@@ -206,7 +226,8 @@ class SocketStream:
         try:
             with Timeout(_budget(deadline), TimeoutError):
                 while view:
-                    view = view[self._sock.send(view) :]
+                    sent = self._sock.send(view)  # mypyc 2.4 evaluates a call within the slice twice
+                    view = view[sent:]
         finally:
             self._sock.settimeout(0.0)
 
@@ -253,11 +274,15 @@ class SocketStream:
         return self.tls
 
     def interrupt(self) -> None:
-        """Wake a read that is waiting, so that its session notices the drain. Does nothing otherwise."""
+        """Wake a read that is waiting, so that its session notices the drain, or stress. Does nothing otherwise."""
         if self._reading:
             gevent.get_hub().cancel_wait(self._input, _Interrupted())
 
-    def close(self) -> None:
+    def close(self, linger: Callable[[int], object] | None = None) -> None:
+        """linger: given the descriptor, which is its own from then on, where something that nobody has read waits in
+        the socket: closing that would take our last words back (`lingering`).
+        """
+        self._alarm.close()
         try:
             if isinstance(self._sock, gevent.ssl.SSLSocket):
                 if self._session is not None and self._client_tls is not None:
@@ -267,9 +292,18 @@ class SocketStream:
         except (OSError, ValueError):
             pass
         try:
-            self._sock.close()
+            if linger is not None and self._unread():
+                linger(self._sock.detach())
+            else:
+                self._sock.close()
         except OSError:
             pass
+
+    def _unread(self) -> int:
+        """Octets that have arrived; an end of the connection is none, and a handshake that failed has closed it."""
+        if self._sock.fileno() < 0:
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
 def connect(address: str, port: int, deadline: Deadline, client_tls: ClientTls | None = None) -> SocketStream:
@@ -305,31 +339,23 @@ def _budget(deadline: Deadline) -> float:
     return remaining
 
 
-def _wait(watcher: Any, deadline: Deadline) -> None:
-    """Until a socket's watcher sees what it is made for. Raises TimeoutError.
-
-    gevent.socket.wait() and its Timeout do the same in a dozen calls more, and a message waits six times.
+def peer_of(sock: gevent.socket.socket, address: Any = None) -> Peer:
+    """The two ends. address: the other one's, where accept() has told it. Raises StreamLost: a client that has gone
+    already has no name any more.
     """
-    hub = gevent.get_hub()
-    # The priority is gevent.Timeout's: what has arrived when the time runs out has arrived.
-    timer = hub.loop.timer(_budget(deadline), priority=-1)
-    timer.start(gevent.getcurrent().throw, TimeoutError, update=True)
-    try:
-        hub.wait(watcher)
-    finally:
-        timer.close()
-
-
-def peer_of(sock: gevent.socket.socket) -> Peer:
-    """The two ends. Raises StreamLost: a client that has gone already has no name any more."""
     if sock.family == socket.AF_UNIX:
-        return Peer("unix:", 0, "unix:", 0)
+        return Peer(UNIX, 0, UNIX, 0)
     try:
-        host, port = sock.getpeername()[:2]
+        host, port = (sock.getpeername() if address is None else address)[:2]
         local_host, local_port = sock.getsockname()[:2]
     except OSError as error:
         raise StreamLost(_reason(error)) from None
     return Peer(_textual(host), port, _textual(local_host), local_port)
+
+
+def host_of(address: Any) -> str:
+    """The textual address in what accept() tells, "unix:" for a unix socket's."""
+    return _textual(address[0]) if isinstance(address, tuple) else UNIX
 
 
 def _textual(host: str) -> str:

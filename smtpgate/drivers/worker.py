@@ -1,7 +1,8 @@
 """gunicorn's gevent worker, serving SMTP instead of HTTP.
 
-Owns the StreamServers of one process, its heartbeat and its end. The arbiter binds the sockets, starts and restarts
-workers and tells them to end; its "WSGI application" is here a Gate that serves one connection a call.
+Owns the acceptors of one process, its heartbeat and its end. The arbiter binds the sockets, starts and restarts
+workers and tells them to end; its "WSGI application" is here a Gate that serves one connection a call. Privileges are
+dropped before that Gate is made (`privileges`).
 
 There are two ways to end. RETIRE (a reload, an upgrade): others serve in our place, so we stop accepting, and the
 sessions live on. TERM: the service ends, so sessions at rest are told goodbye, and the others with the end of their
@@ -12,20 +13,24 @@ from __future__ import annotations
 
 import gc
 import signal
-from functools import partial
 from typing import Any, Final
 
+import gevent
 from gevent.event import Event
-from gevent.pool import Pool
-from gevent.server import StreamServer
+from gevent.pool import Group
 from gunicorn.workers.ggevent import GeventWorker
 
 from smtpgate.clock import Deadline, SystemClock
+from smtpgate.drivers import acceptor, privileges
+from smtpgate.drivers.acceptor import Acceptor
+from smtpgate.drivers.descriptors import ReserveDescriptor
+from smtpgate.drivers.lingering import LINGER_TIMEOUT
 from smtpgate.drivers.listener import Gate
 
 HEARTBEAT: Final = 1.0  # seconds; the arbiter kills a worker that is silent for its `timeout`
 DRAIN_POLL: Final = 0.1  # how soon a worker whose sessions live on hears of a TERM
 STOP_TIMEOUT: Final = 1.0  # seconds that cut sessions have to say goodbye
+LAST_WORDS_POLL: Final = 0.02  # how soon the end of the last one that lingers ends the process
 # Of those that gunicorn's workers have no use for the one that no terminal sends: a window that is resized sends
 # WINCH to the whole process group, one that is closed HUP.
 RETIRE: Final = signal.SIGUSR2
@@ -50,6 +55,7 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         # Before the signal handlers, and in this process: an Event belongs to a hub.
         self._told_to_end = Event()
         self._draining = False
+        privileges.drop(self.cfg.uid, self.cfg.gid)
         super().init_process()
 
     def init_signals(self) -> None:
@@ -69,22 +75,36 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def run(self) -> None:
         gate: Gate = self.wsgi
         settle_memory()
-        sessions = Pool(self.worker_connections)
-        servers = []
-        for index, sock in enumerate(self.sockets):
-            server = StreamServer(sock, handle=partial(gate, index), spawn=sessions)
-            if self.cfg.workers > 1:
-                server.max_accept = 1  # one connection a wake-up, or the first worker awake takes them all
-            server.start()
-            servers.append(server)
+        sessions = Group()
+        reserve = ReserveDescriptor()
+        # One connection a wake-up where there are several of us, or the first worker awake takes them all.
+        most = 1 if self.cfg.workers > 1 else acceptor.MAX_ACCEPT
+
+        def serve(*connection: Any) -> None:
+            sessions.spawn(gate, *connection)
+
+        bound = enumerate(self.sockets[: gate.addresses])
+        acceptors = [Acceptor(sock, index, gate, serve, reserve, most) for index, sock in bound]
+        for one in acceptors:
+            one.start()
+        for sock in self.sockets[gate.addresses :]:
+            if gate.metrics is None:
+                sock.close()
+            else:
+                gate.metrics.serve(sock)
         while self.alive:
             self.notify()
             self._told_to_end.wait(HEARTBEAT)
-        for server in servers:
-            server.close()
+        for one in acceptors:
+            one.close()
+        if gate.metrics is not None and not self._draining:
+            gate.metrics.retire()  # where the service ends instead, it is of use to see how the sessions do
         self._finish(gate, sessions)
+        if gate.metrics is not None:
+            gate.metrics.end()
+        self._wait_for_last_words(gate)
 
-    def _finish(self, gate: Gate, sessions: Pool) -> None:
+    def _finish(self, gate: Gate, sessions: Group) -> None:
         """Wait for the sessions under way, as long as graceful_timeout; then cut them."""
         gate.retire()
         deadline = Deadline(SystemClock(), gate.graceful_timeout)
@@ -99,6 +119,13 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             return
         self.log.warning("graceful_timeout is over: %d sessions are cut", len(sessions))
         sessions.kill(timeout=STOP_TIMEOUT)
+
+    def _wait_for_last_words(self, gate: Gate) -> None:
+        """Until those who were told goodbye while they spoke have heard it: our end closes their sockets too."""
+        deadline = Deadline(SystemClock(), LINGER_TIMEOUT)
+        while len(gate.lingering) and not deadline.expired:
+            gevent.sleep(LAST_WORDS_POLL)
+        gate.lingering.close()
 
 
 def settle_memory() -> None:

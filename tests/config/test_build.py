@@ -20,6 +20,7 @@ from smtpgate.config import (
     MetricsConfig,
 )
 from smtpgate.document import DocumentError
+from smtpgate.document.account import Account
 from smtpgate.routing.model import BackendAuth, BackendSettings, BackendTls
 from smtpgate.smtp.capabilities import MINIMUM
 from smtpgate.smtp.server import ServerSettings
@@ -90,6 +91,8 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
                     tls="off",
                     helo_required=False,
                     max_errors=5,
+                    max_junk=100,
+                    max_recipients=1000,
                     max_line=4096,
                 ),
                 learn_capabilities=False,
@@ -97,12 +100,19 @@ listeners: [{name: mx, bind: 127.0.0.1:20025}]
                 idle_timeout=300.0,
                 certificates=(),
                 envelope="first",
+                soft_errors=3,
+                error_delay=1.0,
+                min_data_rate=500,
+                max_sessions_per_ip=None,
+                max_sessions_per_network=None,
             ),
         ),
         metrics=None,
         log=LogConfig("json", "info", decisions=False),
         graceful_timeout=30.0,
         state_dir=None,
+        account=None,
+        max_sessions=10_000,
     )
 
 
@@ -112,7 +122,10 @@ def test_everything_that_can_be_said(tmp_path, pem):
         tmp_path,
         f"""\
 server_name: mail.example.com
+user: 4711
+group: 4712
 workers: ${{WORKERS}}
+max_sessions: 1000000
 store: redis://:${{PASSWORD}}@127.0.0.1:6379/0
 policies: rules
 state_dir: state/smtpgate
@@ -151,6 +164,13 @@ listeners:
     bare_newline: normalize
     helo_required: true
     max_errors: 1
+    soft_errors: 2
+    error_delay: 500ms
+    max_junk: 7
+    max_recipients: 100
+    min_data_rate: 0
+    max_sessions_per_ip: 0
+    max_sessions_per_network: 9
     max_line: 512
     resolver: []
   - name: mx
@@ -164,6 +184,7 @@ graceful_timeout: 0s
         {"WORKERS": "4", "PASSWORD": "hunter2"},
     )
     assert conf.workers == 4
+    assert (conf.account, conf.max_sessions) == (Account("4711", 4711, 4712), 1_000_000)
     assert conf.store == "redis://:hunter2@127.0.0.1:6379/0"
     assert conf.policies == tmp_path / "rules"
     assert conf.state_dir == tmp_path / "state" / "smtpgate"
@@ -199,6 +220,8 @@ graceful_timeout: 0s
             tls="required",
             helo_required=True,
             max_errors=1,
+            max_junk=7,
+            max_recipients=100,
             max_line=512,
             bare_newline="normalize",
         ),
@@ -210,6 +233,11 @@ graceful_timeout: 0s
             CertificateConfig(pem / "b.pem", pem / "b.key"),
         ),
         envelope="every",
+        soft_errors=2,
+        error_delay=0.5,
+        min_data_rate=0,
+        max_sessions_per_ip=0,
+        max_sessions_per_network=9,
     )
     assert mx.protocol.mechanisms == ()
     assert (mx.learn_capabilities, mx.protocol.capabilities) == (True, MINIMUM)

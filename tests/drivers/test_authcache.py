@@ -8,7 +8,8 @@ import pytest
 from fakes import ManualClock
 
 from smtpgate.drivers.authcache import GrantCache
-from smtpgate.session.ports import AuthGranted, AuthQuery, ClientCertificate, Peer, TlsInfo
+from smtpgate.session.ports import AuthGranted, AuthQuery
+from smtpgate.session.streams import ClientCertificate, Peer, TlsInfo
 
 QUERY = AuthQuery(
     method="plain",

@@ -21,10 +21,12 @@ from gevent.server import StreamServer
 from peers.fixtures import StartNginx
 from peers.process import HOST, free_port
 
-from smtpgate.drivers.authhttp import AuthHttp
+from smtpgate.drivers.authbreaker import PAUSE
+from smtpgate.drivers.authhttp import NOT_ASKED, AuthHttp
 from smtpgate.drivers.authwire import MAX_HEAD, write_request
 from smtpgate.drivers.stream import SocketStream
-from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable, Peer, StreamLost
+from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
+from smtpgate.session.streams import Peer, StreamLost
 
 QUERY = AuthQuery(
     method="plain",
@@ -285,13 +287,15 @@ def test_the_deadline_is_total(auth_server: Any, open_auth: Open, between: float
 
 def test_waiting_for_a_free_connection_counts(auth_server: Any, open_auth: Open) -> None:
     auth_server.behave = lambda sock, n: gevent.sleep(30)
-    auth = open_auth(auth_server.url(), timeout=0.2, max_connections=1)
+    clock = ManualClock()
+    auth = open_auth(auth_server.url(), timeout=0.2, max_connections=1, clock=clock)
     jobs = [gevent.spawn(auth.ask, QUERY) for _ in range(3)]
     began = time.monotonic()
     gevent.joinall(jobs, raise_error=True)
     assert time.monotonic() - began < 1.0
     assert all(job.value.reason.endswith("no answer within 0.2 s") for job in jobs)
     auth_server.say(OK)
+    clock.time += PAUSE
     assert auth.ask(QUERY) == GRANTED  # the slots came back
 
 
@@ -533,10 +537,12 @@ def test_the_deadline_is_one_for_all_servers(granters: list[Any], open_auth: Ope
 
 def test_a_server_that_comes_back_is_found_when_the_next_one_goes(granters: list[Any], open_auth: Open) -> None:
     granters[0].behave = lambda sock, n: False
-    auth = open_auth(urls(granters))
+    clock = ManualClock()
+    auth = open_auth(urls(granters), clock=clock)
     assert auth.ask(QUERY) == AuthGranted(pool="s1")
     granters[0].say(granting(0))
     granters[1].behave = granters[2].behave = lambda sock, n: False
+    clock.time += PAUSE
     assert auth.ask(QUERY) == AuthGranted(pool="s0")
 
 
@@ -545,6 +551,103 @@ def test_all_of_them_are_away(open_auth: Open) -> None:
     answer = open_auth([f"http://{HOST}:{port}/" for port in ports]).ask(QUERY)
     assert isinstance(answer, AuthUnavailable)
     assert answer.reason.startswith(f"auth server {HOST}:{ports[1]}: ConnectionRefusedError: ")
+
+
+# --- servers that give no answer ---
+
+
+def cut_off(sock: gevent.socket.socket, _n: int) -> bool:
+    sock.sendall(OK[:20])
+    return False
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (lambda sock, n: False, "hung up without an answer"),
+        (lambda sock, n: gevent.sleep(30), "no answer within 0.3 s"),
+        (cut_off, "hung up before the end of the header"),
+        (lambda sock, n: sock.sendall(b"x" * 2 * MAX_HEAD), f"header of more than {MAX_HEAD} octets"),
+    ],
+    ids=["hangs up", "silent", "cut off", "endless"],
+)
+def test_one_question_a_second_to_a_server_that_gives_no_answer(
+    auth_server: Any, open_auth: Open, behave: Callable[[Any, int], object], reason: str
+) -> None:
+    auth_server.behave = behave
+    clock, told = ManualClock(), list[tuple[str, ...]]()
+    auth = open_auth(
+        auth_server.url(),
+        timeout=0.3,
+        clock=clock,
+        on_down=lambda *words: told.append(words),
+        on_up=lambda *words: told.append(words),
+    )
+    name = f"{HOST}:{auth_server.port}"
+    asked = AuthUnavailable(f"auth server {name}: {reason}")
+    assert [auth.ask(QUERY) for _ in range(3)] == [asked, AuthUnavailable(NOT_ASKED), AuthUnavailable(NOT_ASKED)]
+    clock.time += PAUSE
+    assert [auth.ask(QUERY) for _ in range(2)] == [asked, AuthUnavailable(NOT_ASKED)]
+    assert len(auth_server.requests) == 2
+    auth_server.say(OK)
+    clock.time += PAUSE
+    assert [auth.ask(QUERY) for _ in range(3)] == [GRANTED] * 3
+    assert told == [(name, reason), (name,)]
+
+
+@pytest.mark.parametrize("octets", [b"HTTP/1.1 500 Oops\r\n\r\n", b"\x16\x03\x01\r\n\r\n"], ids=["500", "garbage"])
+def test_whoever_says_a_whole_header_is_not_down(auth_server: Any, open_auth: Open, octets: bytes) -> None:
+    """Else one user whose record breaks the service would keep everybody out."""
+    auth_server.say(octets, OK)
+    auth = open_auth(auth_server.url(), clock=ManualClock())
+    assert isinstance(auth.ask(QUERY), AuthUnavailable)
+    assert auth.ask(QUERY) == GRANTED
+
+
+def test_a_slow_server_that_answers_others_is_not_down(auth_server: Any, open_auth: Open) -> None:
+    def behave(sock: gevent.socket.socket, n: int) -> None:
+        if n == 1:
+            gevent.sleep(30)
+        sock.sendall(OK)
+
+    auth_server.behave = behave
+    auth = open_auth(auth_server.url(), timeout=0.3, clock=ManualClock())
+    slow = gevent.spawn(auth.ask, QUERY)
+    gevent.sleep(0.05)
+    assert auth.ask(QUERY) == GRANTED
+    assert slow.get() == AuthUnavailable(f"auth server {HOST}:{auth_server.port}: no answer within 0.3 s")
+    assert auth.ask(QUERY) == GRANTED
+
+
+def test_questions_under_way_are_not_cut(auth_server: Any, open_auth: Open) -> None:
+    def behave(sock: gevent.socket.socket, n: int) -> bool:
+        if n == 1:
+            gevent.sleep(0.2)
+            sock.sendall(OK)
+        return n == 1
+
+    auth_server.behave = behave
+    auth = open_auth(auth_server.url(), clock=ManualClock())
+    first = gevent.spawn(auth.ask, QUERY)
+    gevent.sleep(0.05)
+    assert isinstance(auth.ask(QUERY), AuthUnavailable)
+    assert auth.ask(QUERY) == AuthUnavailable(NOT_ASKED)
+    assert first.get() == GRANTED
+    auth_server.say(OK)
+    assert auth.ask(QUERY) == GRANTED  # it has answered, so it is asked again
+
+
+def test_whoever_is_down_gets_no_part_of_the_time(granters: list[Any], open_auth: Open) -> None:
+    for server in granters[:2]:
+        server.behave = lambda sock, n: gevent.sleep(30)
+    auth = open_auth(urls(granters), timeout=0.6, clock=ManualClock())
+    assert auth.ask(QUERY) == AuthGranted(pool="s2")
+    granters[2].behave = lambda sock, n: gevent.sleep(30)
+    began = time.monotonic()
+    reason = f"auth server {HOST}:{granters[2].port}: no answer within 0.6 s"
+    assert auth.ask(QUERY) == AuthUnavailable(reason)
+    assert 0.55 < time.monotonic() - began < 0.9
+    assert counts(granters) == [1, 1, 2]
 
 
 # --- grants that are kept ---

@@ -19,16 +19,8 @@ from smtpgate.drivers.authwire import (
     static_header,
     write_request,
 )
-from smtpgate.session.ports import (
-    AuthAnswer,
-    AuthGranted,
-    AuthQuery,
-    AuthRefused,
-    AuthWait,
-    ClientCertificate,
-    Peer,
-    TlsInfo,
-)
+from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefused, AuthWait
+from smtpgate.session.streams import ClientCertificate, Peer, TlsInfo
 
 PLAIN = AuthQuery(
     method="plain",

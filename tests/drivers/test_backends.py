@@ -2,15 +2,17 @@
 
 import ipaddress
 import time
+from contextlib import nullcontext
 
 import gevent
+import gevent.socket
 import pytest
 from fakes import ManualClock, ScriptedBackend
 
-from smtpgate.clock import Deadline
+from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import backends
 from smtpgate.drivers.backends import CONNECT_TIMEOUT, Direct, ListenerBackends, PoolBackends, is_local
-from smtpgate.drivers.stream import OutOfResources
+from smtpgate.drivers.stream import OutOfResources, SocketStream
 from smtpgate.routing.model import (
     BackendAuth,
     BackendSettings,
@@ -23,16 +25,9 @@ from smtpgate.routing.model import (
     ReuseSpec,
     State,
 )
-from smtpgate.session.ports import (
-    AddressTarget,
-    BackendRefused,
-    DialFailed,
-    Peer,
-    PoolTarget,
-    Seeker,
-    StreamLost,
-    StreamTimeout,
-)
+from smtpgate.session.ports import AddressTarget, BackendRefused, DialFailed, PoolTarget, Seeker
+from smtpgate.session.streams import Peer, StreamLost, StreamTimeout
+from smtpgate.smtp import replies
 
 CORE = PoolTarget("core")
 SEEKER = Seeker("192.0.2.7", "ann", "b.test", Peer("192.0.2.7", 40000, "198.51.100.1", 587))
@@ -148,8 +143,9 @@ def test_want_of_descriptors_of_our_own_is_held_against_nobody():
     world = World({"10.0.0.1": OutOfResources("EMFILE: Too many open files")})
     world.pool("10.0.0.1")
     for _ in range(5):
-        with pytest.raises(DialFailed, match="mta1: EMFILE"):
+        with pytest.raises(BackendRefused, match="mta1: EMFILE") as refused:
             world.lease()
+        assert refused.value.reply == replies.NO_RESOURCES  # no other backend could be connected to either
     assert (world.turned, world.view()["mta1"].state) == ([], "up")
     assert world.backends.pools["core"].conns("mta1") == 0
 
@@ -229,6 +225,12 @@ def test_the_dialler_hears_whose_connection_it_makes(world):
 # --- those who wait ---
 
 
+def test_a_plan_follows_an_edit(world):
+    assert world.backends.plan(CORE).attempts == 1
+    world.pool("10.0.0.1", "10.0.0.2", "10.0.0.3")
+    assert world.backends.plan(CORE).attempts == 2
+
+
 @pytest.fixture
 def busy():
     """A pool of one place that is taken, and a queue of two."""
@@ -293,6 +295,64 @@ def test_whoever_is_killed_while_waiting_leaves_the_queue(busy):
     assert busy.lease().backend == "mta1"
 
 
+@pytest.fixture
+def client():
+    """A client's connection, and the client."""
+    near, far = gevent.socket.socketpair()
+    stream = SocketStream(near)
+    yield stream, far
+    stream.close()
+    far.close()
+
+
+def queued(busy, attending):
+    """Somebody who waits in the queue, within attending()."""
+    deadline = Deadline(busy.clock, 20.0)
+    one = gevent.spawn(lambda: busy.backends.lease(CORE, SEEKER, (), deadline, attending))
+    gevent.idle()
+    return one
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_the_queue(busy, client):
+    stream, peer = client
+    left, other = queued(busy, stream.abort_on_close), queued(busy, nullcontext)
+    peer.close()
+    with pytest.raises(StreamLost, match="client closed the connection"):
+        left.get(timeout=1)
+    assert not other.ready()
+    busy.held.release()
+    other.get(timeout=1).release()
+    assert busy.backends.pools["core"].conns("mta1") == 0
+
+
+def test_one_that_goes_on_talking_keeps_its_place_and_its_words(busy, client):
+    stream, peer = client
+    one = queued(busy, stream.abort_on_close)
+    peer.sendall(b"NOOP\r\n")
+    gevent.idle()
+    busy.held.release()
+    assert one.get(timeout=1).backend == "mta1"
+    assert stream.read(Deadline(SystemClock(), 1.0)) == b"NOOP\r\n"
+
+
+def test_nobody_is_watched_who_need_not_wait(world):
+    def attending():
+        raise AssertionError("there is a place")
+
+    world.backends.lease(CORE, SEEKER, (), Deadline(world.clock, 20.0), attending).release()
+
+
+def test_the_queue_of_a_listener_with_a_backend_of_its_own_is_left_too(busy, client):
+    stream, peer = client
+    own = ListenerBackends(busy.backends, Direct(BackendSettings()))
+    deadline = Deadline(busy.clock, 20.0)
+    one = gevent.spawn(lambda: own.lease(CORE, SEEKER, (), deadline, stream.abort_on_close))
+    gevent.idle()
+    peer.close()
+    with pytest.raises(StreamLost):
+        one.get(timeout=1)
+
+
 def test_a_place_that_was_given_to_one_who_is_killed_goes_to_the_next(busy):
     first, second = waiting(busy, 2)
     first.kill(block=False)
@@ -304,6 +364,18 @@ def test_an_edit_makes_room(busy):
     (first,) = waiting(busy)
     busy.pool("10.0.0.1", "10.0.0.2", queue=QueueSpec(wait=5.0, max=2))
     assert first.get(timeout=1).backend == "mta2"
+
+
+def test_a_place_from_before_an_edit_leaves_nothing_behind_of_where_it_led(busy):
+    """It is given away, then the backend moves, and only then does its session run."""
+    (first,) = waiting(busy)
+    busy.held.release()
+    busy.pool("10.0.0.9", queue=QueueSpec(wait=5.0, max=2))
+    lease = first.get(timeout=1)
+    lease.served()
+    lease.keep()
+    assert (lease.host, busy.backends.idle) == ("10.0.0.1", 0)
+    assert busy.lease().host == "10.0.0.9"
 
 
 # --- fallback ---
@@ -526,8 +598,7 @@ def test_an_address_goes_to_that_address_with_the_default_settings(world):
     lease = world.lease(target)
     assert (lease.backend, lease.settings) == ("203.0.113.9:2525", BackendSettings(pass_error_message=True))
     assert world.dialled[-1][:2] == ("203.0.113.9", 2525)
-    assert world.backends.unavailable(target).wire() == b"451 4.3.2 Internal server error\r\n"
-    assert world.backends.unavailable(target).close
+    assert world.backends.unavailable(target) == replies.NO_BACKEND
     lease.failed(reason="it left")
     lease.release()
     assert world.streams[-1].closed
@@ -615,3 +686,51 @@ def test_is_local():
     assert is_local("127.0.0.1")
     assert is_local("::1")
     assert not is_local("203.0.113.9")
+
+
+# --- orders ---
+
+
+def test_a_drained_backend_gets_nobody_and_keeps_no_connection(world):
+    rested(world)
+    assert world.backends.resting == {("core", "mta1"): 1}
+    world.backends.obey({"core": {"mta1": "ann"}, "gone": {"mta1": "ann"}})
+    gevent.idle()
+    assert world.streams[0].closed
+    assert world.lease().backend == "mta2"
+    with pytest.raises(BackendRefused, match="pool core: full"):
+        world.lease()
+    assert world.view()["mta1"].state == "drain"
+
+
+def test_a_session_under_way_ends_on_its_drained_backend(world):
+    lease = world.lease()
+    world.backends.obey({"core": {lease.backend: "ann"}})
+    assert not world.streams[0].closed
+    lease.keep()
+    assert world.streams[0].closed
+    assert world.backends.idle == 0
+
+
+def test_orders_outlast_edits_and_are_taken_back(world):
+    world.backends.obey({"core": {"mta1": "ann"}, "new": {"mta1": "ann"}})
+    world.pool("10.0.0.1", "10.0.0.2", unavailable="421 4.3.2 gone home")
+    assert world.backends.plan(CORE).attempts == 0  # one is left to try
+    world.backends.replace({"core": spec("10.0.0.1"), "new": spec("10.1.0.1", name="new")})
+    for pool in ("core", "new"):
+        with pytest.raises(BackendRefused, match="empty"):
+            world.lease(PoolTarget(pool))
+    world.backends.obey({})
+    assert [world.lease(PoolTarget(pool)).backend for pool in ("core", "new")] == ["mta1", "mta1"]
+
+
+def test_an_order_taken_back_serves_who_waits(world):
+    world.backends.replace({"core": spec("10.0.0.1", queue=QueueSpec(wait=10.0))})
+    first = world.lease()
+    waiting = gevent.spawn(world.lease, CORE, (), SEEKER, 60.0)
+    gevent.idle()
+    assert world.backends.waiting == {"core": 1}
+    world.backends.obey({"core": {"mta1": "ann"}})
+    with pytest.raises(BackendRefused, match="empty"):
+        waiting.get(timeout=5)
+    first.release()

@@ -18,7 +18,7 @@ from smtpgate.drivers import backendtls
 from smtpgate.drivers.backendtls import CHECK_INTERVAL, ClientTls, check
 from smtpgate.drivers.stream import connect
 from smtpgate.routing.model import BackendTls
-from smtpgate.session.ports import StreamLost, StreamTimeout
+from smtpgate.session.streams import StreamLost, StreamTimeout
 
 CLOCK = SystemClock()
 

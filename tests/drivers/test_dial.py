@@ -19,7 +19,8 @@ from smtpgate.drivers.proxyheader import LOCAL_V2, SIGNATURE
 from smtpgate.drivers.resolver import Resolver
 from smtpgate.drivers.stream import OutOfResources
 from smtpgate.routing.model import BackendSettings, BackendTls
-from smtpgate.session.ports import Peer, Seeker, StreamLost, StreamTimeout
+from smtpgate.session.ports import Seeker
+from smtpgate.session.streams import Peer, StreamLost, StreamTimeout
 
 CLOCK = SystemClock()
 # Two more addresses of this process's own network.

@@ -14,7 +14,8 @@ from smtpgate.drivers.healthwatch import HealthWatch
 from smtpgate.drivers.nodestate import LEADER
 from smtpgate.drivers.probes import Finding, Subject
 from smtpgate.routing.model import BackendSettings, BackendSpec, BreakerSpec, HealthSpec, PoolSpec
-from smtpgate.session.ports import DialFailed, PoolTarget, Seeker, StreamLost
+from smtpgate.session.ports import DialFailed, PoolTarget, Seeker
+from smtpgate.session.streams import StreamLost
 from smtpgate.smtp.capabilities import MINIMUM
 from smtpgate.smtp.extensions import Extensions
 from smtpgate.smtp.replies import Reply

@@ -116,3 +116,10 @@ def test_what_is_thrown_into_a_rest_comes_out() -> None:
     resting.kill(Gone, block=True)
     with pytest.raises(Gone):
         resting.get()
+
+
+def test_each_place_that_is_taken_is_told_of() -> None:
+    joined: list[str] = []
+    lines = Lines(most=2, joined=joined.append)
+    assert [lines.join(key) is None for key in ("a", "b", "c")] == [False, False, True]
+    assert joined == ["a", "b"]

@@ -5,12 +5,18 @@ import io
 import json
 import logging
 import logging.config
+import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpgate.drivers.journal import MAX_TRACEBACK, MAX_VALUE, RecordFormatter, logging_config, open_journal
+from smtpgate.drivers.journal import LOST, JournalHandler, LineJournal, logging_config, open_journal
+from smtpgate.drivers.logline import MAX_TRACEBACK, MAX_VALUE, Stamps, style
+from smtpgate.drivers.logoutput import PipeOutput
+from smtpgate.drivers.logqueue import LineQueue
+from smtpgate.journal import FileTarget
 
 
 def lines(style="json", level="info"):
@@ -118,8 +124,14 @@ def record(message, *args, exc_info=None):
     return logging.LogRecord("gunicorn.error", logging.INFO, "arbiter.py", 1, message, args, exc_info)
 
 
+def said(given):
+    out = io.StringIO()
+    JournalHandler("json", out=out).handle(given)
+    return out.getvalue()
+
+
 def test_gunicorns_lines_have_the_same_form():
-    parsed = json.loads(RecordFormatter("json").format(record("Listening at: %s (%s)", "http://127.0.0.1:25", 9)))
+    parsed = json.loads(said(record("Listening at: %s (%s)", "http://127.0.0.1:25", 9)))
     assert list(parsed) == ["timestamp", "level", "event", "pid", "message"]
     assert (parsed["event"], parsed["level"]) == ("process", "info")
     assert parsed["message"] == "Listening at: 127.0.0.1:25 (9)"
@@ -129,15 +141,19 @@ def test_gunicorns_tracebacks_stay_in_their_line():
     try:
         raise ValueError("no")
     except ValueError as error:
-        line = RecordFormatter("json").format(record("failed", exc_info=(ValueError, error, error.__traceback__)))
-    assert "\n" not in line
+        line = said(record("failed", exc_info=(ValueError, error, error.__traceback__)))
+    assert line.count("\n") == 1
     assert "ValueError: no" in json.loads(line)["traceback"]
 
 
-def test_the_logging_config_is_one_that_logging_takes():
+def test_the_logging_config_is_one_that_logging_takes(tmp_path):
+    target = FileTarget(str(tmp_path / "log"))
+    logging.config.dictConfig(logging_config("text", "info", target))
+    logging.getLogger("gunicorn.error").critical("no worker %s", "lives")
+    logging.getLogger("gunicorn.error").debug("of no use")
+    assert (tmp_path / "log").read_text().endswith(' message="no worker lives"\n')
+    assert (tmp_path / "log").read_text().count("\n") == 1
     logging.config.dictConfig(logging_config("json", "info"))
-    handler = logging.getLogger("gunicorn.error").handlers[0]
-    assert isinstance(handler.formatter, RecordFormatter)
 
 
 class Full(io.StringIO):
@@ -152,6 +168,34 @@ def test_a_line_that_cannot_be_written_is_lost_and_mail_flows_on():
     closed = io.StringIO()
     closed.close()
     open_journal("json", "info", closed).info("transaction")
+
+
+def test_with_nobody_who_reads_the_log_nothing_waits_and_each_line_is_told_of():
+    """The whole of it on a real pipe: what was read and what was said to be lost are together what was said."""
+    reading, writing = os.pipe()
+    output = PipeOutput(writing)
+    spelling = style("json")
+    tell = lambda lost: ("warning", "T", spelling.line("T", "warning", LOST, spelling.fields({"lines": lost})))  # noqa: E731
+    journal = LineJournal(spelling, Stamps(), 20, LineQueue(output, tell))
+    began = time.monotonic()
+    for _ in range(5000):
+        journal.info("transaction", filling="x" * 200, more="x" * 200)
+    assert time.monotonic() - began < 5.0
+    os.set_blocking(reading, False)
+    read = b""
+    while b"lines" not in read[-100:]:
+        journal.flush()
+        try:
+            read += os.read(reading, 1 << 16)
+        except BlockingIOError:
+            pass
+    *said, last = [json.loads(line) for line in read.splitlines()]
+    assert (last["event"], last["level"]) == ("log_lines_lost", "warning")
+    assert 0 < last["lines"] < 5000
+    assert len(said) + last["lines"] == 5000
+    output.close()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_end_of_a_traceback_is_what_is_kept():

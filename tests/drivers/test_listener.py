@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import ssl
 import struct
+import time
 from dataclasses import replace
 
 import certificates
@@ -16,29 +17,44 @@ from fakes import FakeBackends, FakeHolds, FakePolicy, ListJournal, ManualClock,
 
 from smtpgate.clock import SystemClock
 from smtpgate.drivers import listener
+from smtpgate.drivers.admission import AddressLimits, Refusal
 from smtpgate.drivers.holds import Lines
 from smtpgate.drivers.listener import Gate, Listener
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, ReplyText
+from smtpgate.session import flow
 from smtpgate.session.flow import SessionSettings
 from smtpgate.smtp.server import ServerSettings
 
 OPEN = ServerSettings("mx.test", mechanisms=(), auth_required=False)
 GREETING = b"220 mx.test ESMTP ready\r\n"
+TIMED_OUT = b"421 4.4.2 Timeout, closing connection\r\n"
 
 
 class World:
-    """A Gate with one listener. options: of Listener; family: of its socket."""
+    """A Gate with one listener, on as many binds as `times`. options: of Listener; bind: a unix socket's path."""
 
-    def __init__(self, policy=None, holds=None, *, protocol=OPEN, bind=None, **options):
+    def __init__(
+        self,
+        policy=None,
+        holds=None,
+        *,
+        protocol=OPEN,
+        bind=None,
+        timeout=5.0,
+        xclient=(),
+        max_sessions=100,
+        times=1,
+        **options,
+    ):
         self.retired = 0
         self.journal = ListJournal()
         clock = ManualClock()
-        settings = SessionSettings("demo", protocol, timeout=5.0)
+        settings = SessionSettings("demo", protocol, timeout=timeout, xclient=xclient)
         self.holds = FakeHolds(clock) if holds is None else holds
         world = ports(SystemClock(), FakeBackends(clock), policy=policy, journal=self.journal, holds=self.holds)
         listener = Listener(settings, **options)
-        self.gate = Gate([listener], world, graceful_timeout=1.0, on_retire=self.count_retired)
+        self.gate = Gate([listener] * times, world, 1.0, self.count_retired, max_sessions)
         self.server = gevent.socket.socket(socket.AF_INET if bind is None else socket.AF_UNIX)
         self.server.bind(bind or ("127.0.0.1", 0))
         self.server.listen()
@@ -52,6 +68,7 @@ class World:
         client.connect(self.server.getsockname())
         self.clients.append(client)
         accepted, address = self.server.accept()
+        assert self.gate.admit(0, address) is None
         session = gevent.spawn(self.gate, 0, accepted, address)
         return client, session
 
@@ -348,3 +365,212 @@ def test_a_listener_has_its_own_services(make_world):
     everything(client)
     session.join(5)
     assert len(backends.asked) == 1
+
+
+# --- crowds --------------------------------------------------------------------------------------------------------
+
+FULL = b"421 4.3.2 Too many connections, try again later\r\n"
+OF_ADDRESS = b"421 4.7.0 Too many connections from your address\r\n"
+OF_NETWORK = b"421 4.7.0 Too many connections from your network\r\n"
+
+
+class Crowded:
+    """Connections to a world, admitted or turned away as the acceptor does it."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def connect(self):
+        """A client, and the refusal that it met."""
+        client = gevent.socket.socket(self.world.server.family)
+        client.connect(self.world.server.getsockname())
+        self.world.clients.append(client)
+        accepted, address = self.world.server.accept()
+        refusal = self.world.gate.admit(0, address)
+        if refusal is None:
+            gevent.spawn(self.world.gate, 0, accepted, address)
+        else:
+            self.world.gate.turn_away(0, accepted, address, refusal)
+        return client, refusal
+
+
+def test_beyond_max_sessions_a_client_is_told_until_there_is_room(make_world):
+    world = make_world(max_sessions=2)
+    crowd = Crowded(world)
+    first, refusal = crowd.connect()
+    assert (refusal, first.recv(100)) == (None, GREETING)
+    crowd.connect()
+    turned_away, refusal = crowd.connect()
+    assert (refusal, everything(turned_away)) == (Refusal.FULL, FULL)
+    assert world.gate.sessions == 2
+    first.sendall(b"QUIT\r\n")
+    assert everything(first) == b"221 2.0.0 Bye\r\n"
+    gevent.sleep(0.02)
+    again, refusal = crowd.connect()
+    assert (refusal, again.recv(100)) == (None, GREETING)
+    assert world.journal.of("flood") == [
+        {"listener": "demo", "reason": "max_sessions", "refused": 1, "client": "127.0.0.1"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"), [(AddressLimits(per_address=1), OF_ADDRESS), (AddressLimits(per_network=1), OF_NETWORK)]
+)
+def test_one_client_has_so_many_connections(make_world, limits, words):
+    world = make_world(limits=limits)
+    crowd = Crowded(world)
+    first, _ = crowd.connect()
+    assert first.recv(100) == GREETING
+    second, _ = crowd.connect()
+    assert everything(second) == words
+    first.close()
+    gevent.sleep(0.02)
+    third, refusal = crowd.connect()
+    assert (refusal, third.recv(100)) == (None, GREETING)
+
+
+def test_under_stress_those_that_wait_have_their_time_reckoned_anew(make_world, monkeypatch):
+    monkeypatch.setattr(flow, "STRESS_TIMEOUT", 0.3)
+    world = make_world(max_sessions=10, timeout=5.0)
+    crowd = Crowded(world)
+    first = [crowd.connect()[0] for _ in range(9)]
+    assert [client.recv(100) for client in first] == [GREETING] * 9
+    assert world.journal.of("stress") == []
+    began = time.monotonic()
+    last, refusal = crowd.connect()
+    assert refusal is None
+    assert [everything(client) for client in first] == [TIMED_OUT] * 9
+    assert everything(last) == GREETING + TIMED_OUT
+    assert time.monotonic() - began < 2.0
+    gevent.sleep(0.02)
+    assert world.journal.of("stress") == [{"sessions": 10, "max_sessions": 10}]
+    assert world.journal.of("stress_over") == [{"sessions": 8}]
+    patient, _ = crowd.connect()
+    assert patient.recv(100) == GREETING
+    gevent.sleep(0.4)
+    patient.sendall(b"QUIT\r\n")
+    assert everything(patient) == b"221 2.0.0 Bye\r\n"
+
+
+def test_a_refused_client_that_speaks_first_hears_why(make_world):
+    world = make_world(max_sessions=1)
+    crowd = Crowded(world)
+    crowd.connect()
+    client = gevent.socket.socket()
+    client.connect(world.server.getsockname())
+    world.clients.append(client)
+    client.sendall(b"EHLO early.test\r\n" * 100)
+    gevent.sleep(0.02)
+    accepted, address = world.server.accept()
+    world.gate.turn_away(0, accepted, address, world.gate.admit(0, address))
+    gevent.sleep(0.02)
+    client.sendall(b"MAIL FROM:<>\r\n")
+    assert everything(client) == FULL
+    client.close()
+    gevent.sleep(0.02)
+    assert len(world.gate.lingering) == 0
+
+
+def test_where_tls_comes_first_the_refusal_is_an_alert(make_world, tls):
+    world = make_world(protocol=replace(OPEN, tls="implicit"), tls=tls, max_sessions=0)
+    client, refusal = Crowded(world).connect()
+    assert refusal is Refusal.FULL
+    with pytest.raises(ssl.SSLError, match="internal error"):
+        handshake().wrap_socket(client)
+
+
+def test_who_speaks_for_others_is_not_a_client_and_whom_it_names_is(make_world):
+    world = make_world(limits=AddressLimits(per_address=1), proxies=HERE)
+    crowd = Crowded(world)
+    clients = []
+    for header in (V1, V1.replace(b"2.7", b"2.8"), V1):
+        client, refusal = crowd.connect()
+        assert refusal is None
+        client.sendall(header)
+        clients.append(client)
+    assert [client.recv(100) for client in clients[:2]] == [GREETING] * 2
+    assert everything(clients[2]) == OF_ADDRESS
+    assert world.journal.of("flood")[0]["client"] == "192.0.2.7"
+    clients[0].close()
+    gevent.sleep(0.02)
+    again, _ = crowd.connect()
+    again.sendall(V1)
+    assert again.recv(100) == GREETING
+
+
+def test_who_may_use_xclient_is_not_a_client(make_world):
+    world = make_world(limits=AddressLimits(per_address=1), xclient=HERE)
+    crowd = Crowded(world)
+    assert [crowd.connect()[1] for _ in range(3)] == [None] * 3
+
+
+def test_who_has_no_header_to_send_is_counted_as_anybody(make_world):
+    world = make_world(limits=AddressLimits(per_address=1), proxies=ELSEWHERE)
+    crowd = Crowded(world)
+    silent, refusal = crowd.connect()
+    assert refusal is None
+    assert everything(silent) == b""
+    assert crowd.connect()[1] is None  # it has gone
+
+
+def test_the_binds_of_one_listener_count_together(make_world):
+    world = make_world(limits=AddressLimits(per_address=1), times=2)
+    address = ("192.0.2.1", 4711)
+    assert [world.gate.admit(index, address) for index in (0, 1)] == [None, Refusal.ADDRESS]
+
+
+def test_the_last_words_arrive_although_the_client_still_speaks(make_world):
+    world = make_world(protocol=replace(OPEN, max_errors=1))
+    client, session = world.client()
+    client.sendall(b"nonsense\r\n" + b"x" * 200_000)
+    session.join(5)
+    assert session.successful()
+    client.sendall(b"y" * 1000)
+    assert everything(client).startswith(GREETING)
+    assert len(world.gate.lingering) == 1
+
+
+# --- drips ---------------------------------------------------------------------------------------------------------
+
+
+def client_hello():
+    """A whole ClientHello, as OpenSSL writes it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = handshake().wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "drip", "word"),
+    [
+        ({"proxies": HERE}, b"", V1, "refused"),
+        ({"protocol": replace(OPEN, tls="implicit")}, b"", None, "connection_lost"),  # of the ClientHello
+        ({"protocol": replace(OPEN, tls="implicit")}, None, b"\x16\x03\x03\x40\x00" + bytes(9), "connection_lost"),
+        ({}, b"", b"EHLO a-long-name.test", "session"),
+    ],
+    ids=["PROXY header", "ClientHello", "the handshake after it", "command"],
+)
+def test_whoever_drips_is_ended(make_world, monkeypatch, tls, options, first, drip, word):
+    """An octet now and then restarts no clock."""
+    monkeypatch.setattr(listener, "PROXY_TIMEOUT", 0.15)
+    monkeypatch.setattr(listener, "TLS_HANDSHAKE_TIMEOUT", 0.15)
+    world = make_world(tls=tls, timeout=0.15, **options)
+    client, session = world.client()
+    hello = client_hello()
+    client.sendall(hello if first is None else first)
+    started = time.monotonic()
+    for octet in hello if drip is None else drip:
+        if session.ready():
+            break
+        try:
+            client.sendall(bytes([octet]))
+        except OSError:
+            break
+        gevent.sleep(0.02)
+    session.join(1)
+    assert 0.1 < time.monotonic() - started < 1
+    assert session.successful()
+    assert len(world.journal.of(word)) == 1
+    assert world.gate.sessions == 0

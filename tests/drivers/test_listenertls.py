@@ -28,7 +28,7 @@ from smtpgate.drivers.listenertls import (
     keep_fresh,
 )
 from smtpgate.drivers.peek import PeerGone, peek, take
-from smtpgate.session.ports import ClientCertificate, TlsInfo
+from smtpgate.session.streams import ClientCertificate, TlsInfo
 
 
 def soon(seconds: float = 5.0) -> Deadline:
@@ -192,6 +192,20 @@ def test_a_session_is_resumed_also_after_the_files_were_read_again(
         assert tls.refresh()
         *_, session, reused = connect(context, session=session)
         assert reused
+
+
+def test_another_listener_resumes_nothing(authority: certificates.Authority, mx: certificates.Pair) -> None:
+    """Also with the same certificate: what was agreed on where nothing is asked of clients is worth nothing elsewhere
+    (reference/security.md C7).
+    """
+    context = client(authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with served(ListenerTls(settings(mx))) as (connect, _):
+        *_, session, _ = connect(context)
+        assert session.has_ticket
+    with served(ListenerTls(settings(mx))) as (connect, _):
+        *_, reused = connect(context, session=session)
+    assert not reused
 
 
 def test_without_tickets_no_other_process_resumes(authority: certificates.Authority, mx: certificates.Pair) -> None:

@@ -19,7 +19,7 @@ from smtpgate.routing.model import (
     PoolSpec,
     State,
 )
-from smtpgate.session.ports import StreamLost, StreamTimeout
+from smtpgate.session.streams import StreamLost, StreamTimeout
 
 BACKEND = BackendSpec("mta1", "mta.test", 25)
 GREETING = (b"", b"220 mta.test ESMTP\r\n")

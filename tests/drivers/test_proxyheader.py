@@ -6,7 +6,7 @@ import pytest
 from peers.process import HOST, free_port
 
 from smtpgate.drivers import proxyheader
-from smtpgate.session.ports import ClientCertificate, Peer, TlsInfo
+from smtpgate.session.streams import ClientCertificate, Peer, TlsInfo
 
 V4 = Peer("192.0.2.7", 40000, "198.51.100.1", 587)
 V6 = Peer("2001:db8::7", 40000, "2001:db8::1", 587)

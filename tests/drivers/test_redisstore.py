@@ -15,16 +15,18 @@ import pytest
 import redis
 from fakes import ManualClock
 from limits.errors import ConfigurationError
+from limits.storage import RedisStorage
 from peers.process import Process
 from peers.redis import Redis
 
 from smtpgate.clock import SystemClock
 from smtpgate.drivers.redisstore import MAX_BATCH, Breaker, RedisBuckets
-from smtpgate.drivers.store import open_store
+from smtpgate.drivers.store import open_storage, open_store
 from smtpgate.policy.model import Slot
 from smtpgate.policy.rules import Breaker as BreakerNumbers
 from smtpgate.policy.rules import Limiter
 from smtpgate.policy.store import LEASE, Ban, BanCheck, Charge, Claim, Penalty, StoreUnavailable
+from smtpgate.policy.storeuri import parse_store_uri
 from tests.policy.event_contract import check_cases, check_events
 from tests.policy.store_contract import check_store
 
@@ -314,17 +316,22 @@ def test_nothing_in_redis_outlives_its_use(store: RedisBuckets, client: Any) -> 
 # --- edited while it runs ---
 
 
-def test_an_edited_timeout_opens_other_connections_and_keeps_the_rest(
-    redis_server: Redis, store: RedisBuckets
-) -> None:
+def test_an_edited_timeout_opens_other_connections_and_keeps_the_rest(redis_server: Redis) -> None:
+    opened = []
+
+    def open_it(timeout: float) -> RedisStorage:
+        opened.append(timeout)
+        return open_storage(parse_store_uri(redis_server.uri), timeout)
+
+    store = RedisBuckets(open_it, SystemClock(), timeout=5.0)
     store.take([Charge("a", NEVER, 10.0)])
-    before = store._script.registered_client.connection_pool
     store.configure(Limiter(timeout=5.0))
-    assert store._script.registered_client.connection_pool is before
+    store.take([Charge("a", NEVER, 10.0)])
+    assert opened == [5.0]
     store.configure(Limiter(timeout=2.0))
-    assert store.take([Charge("a", NEVER, 10.0)]).balances == (pytest.approx(8.0),)
-    options = store._script.registered_client.connection_pool.connection_kwargs
-    assert (options["socket_timeout"], options["socket_connect_timeout"], store._patience) == (2.0, 2.0, 4.0)
+    assert store.take([Charge("a", NEVER, 10.0)]).balances == (pytest.approx(7.0),)
+    assert opened == [5.0, 2.0]
+    store.close()
 
 
 def test_an_edit_elsewhere_forgets_no_failure() -> None:

@@ -17,7 +17,7 @@ from fakes import ManualClock
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import resolver as module
 from smtpgate.drivers.resolver import IDLE, MAX_STALE, MAX_TTL, RETRY, Answer, NameServers, NoSuchName, Resolver
-from smtpgate.session.ports import StreamLost, StreamTimeout
+from smtpgate.session.streams import StreamLost, StreamTimeout
 
 ROOT = Path(__file__).parents[2]
 
@@ -279,7 +279,7 @@ def test_others_go_on_while_a_name_server_is_silent(dns_server):
         import threading, time, gevent
         from smtpgate.clock import Deadline, SystemClock
         from smtpgate.drivers.resolver import NameServers, Resolver
-        from smtpgate.session.ports import StreamTimeout
+        from smtpgate.session.streams import StreamTimeout
         servers = NameServers({str(dns_server.conf)!r}, {dns_server.port})
         resolver = Resolver(SystemClock(), servers.ask, hosts="/nowhere")
         asker = gevent.spawn(lambda: resolver.addresses("mta.test", Deadline(SystemClock(), 0.3)))

@@ -13,7 +13,7 @@ from smtpgate.drivers.shaper import MIN_PIECE, Shaper
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.model import Paid, Shape
 from smtpgate.policy.store import Charge
-from smtpgate.session.ports import READ_SIZE
+from smtpgate.session.streams import READ_SIZE
 
 KIB = 1024
 MIB = 1024 * KIB

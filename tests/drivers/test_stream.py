@@ -13,7 +13,7 @@ import pytest
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
 from smtpgate.drivers.stream import MAX_AHEAD, SocketStream, connect
-from smtpgate.session.ports import READ_SIZE, StreamInterrupted, StreamLost, StreamTimeout
+from smtpgate.session.streams import READ_SIZE, StreamInterrupted, StreamLost, StreamTimeout
 
 CLOCK = SystemClock()
 

@@ -1,0 +1,106 @@
+"""The lines of the log that wait to be written: a bound on them, and a word about those that were lost.
+
+A message must not fail, or wait, for want of a log (reference/security.md section 3): a full disk, a reader that
+stands still or a syslog server that is away costs lines. How many these were is told in the first line that can be
+written again. Owns when lines are written; refuses to know where they go (`logoutput`) and what they say.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import gevent
+
+from smtpgate.drivers.logoutput import Line, Output
+
+# Octets of lines that wait; some thousand messages. rsyslog's queue in memory has 1,000 entries.
+MAX_PENDING: Final = 1 << 20
+# Seconds for which lines are gathered: a write costs as much as the making of a line. A process that is killed loses
+# as much.
+GATHER: Final = 0.005
+# Seconds until it is tried again, where nothing could be written.
+RETRY: Final = 0.1
+
+
+@dataclass(slots=True)
+class Tally:
+    """lines: how many were to be written, by level. dropped: those of them that could not be."""
+
+    lines: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("debug", "info", "warning", "error"), 0))
+    dropped: int = 0
+
+
+class LineQueue:
+    """tell: makes the line that says how many were lost. gathered: lines are written together, from gevent's loop;
+    else each at once, for a process that has none or ends soon.
+    """
+
+    def __init__(self, output: Output, tell: Callable[[int], Line], *, gathered: bool = False) -> None:
+        self._output = output
+        self._tell = tell
+        self._gathered = gathered
+        self._lines: list[Line] = []
+        self._octets = 0
+        self._lost = 0
+        self.tally = Tally()
+        self._waiting = False  # for the loop to flush
+        if gathered:
+            atexit.register(self.flush)
+
+    @property
+    def pending(self) -> int:
+        """Octets of lines that wait."""
+        return self._octets
+
+    def add(self, line: Line) -> None:
+        """Never waits, never raises."""
+        lines = self.tally.lines
+        lines[line[0]] = lines.get(line[0], 0) + 1
+        if self._octets >= MAX_PENDING:
+            self._lost += 1
+            self.tally.dropped += 1
+        else:
+            self._lines.append(line)
+            self._octets += len(line[2])
+        if not self._gathered:
+            self.flush()
+        elif not self._waiting:
+            self._flush_in(GATHER)
+
+    def flush(self) -> None:
+        """Write what can be written now."""
+        self._waiting = False
+        if self._written() and self._lost:
+            lost, self._lost = self._lost, 0
+            line = self._tell(lost)
+            self._lines.append(line)
+            self._octets = len(line[2])
+            self._written()
+        if self._gathered and self._lines:
+            self._flush_in(RETRY)
+
+    def _written(self) -> bool:
+        """Nothing waits any more."""
+        if self._lines:
+            try:
+                taken = self._output.write(self._lines)
+            except (OSError, ValueError):
+                return False
+            if taken == len(self._lines):
+                self._lines, self._octets = [], 0
+            else:
+                del self._lines[:taken]
+                self._octets = sum([len(text) for _, _, text in self._lines])
+        return not self._lines
+
+    def _flush_in(self, seconds: float) -> None:
+        self._waiting = True
+        timer = gevent.get_hub().loop.timer(seconds)
+        timer.start(self._flush_from, timer)
+
+    def _flush_from(self, timer: Any) -> None:
+        timer.close()
+        self.flush()
