@@ -9,14 +9,15 @@ from typing import Final
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from authsvc.auth import FAULT, auth_blueprint, render
+from authsvc.answer.auth import FAULT, auth_blueprint, render
+from authsvc.answer.destinations import Destinations
+from authsvc.answer.service import AuthService, Slots
+from authsvc.answer.throttle import Throttle
 from authsvc.config import Config
-from authsvc.destinations import Destinations
 from authsvc.health import health_blueprint
-from authsvc.proofs import Proofs
-from authsvc.service import AuthService, Slots
-from authsvc.throttle import Throttle
-from authsvc.users import UserStore
+from authsvc.metrics import AuthMetrics
+from authsvc.proof.proofs import Proofs
+from authsvc.users.model import UserStore
 from smtpgate.clock import Clock
 from smtpgate.journal import Journal
 
@@ -35,13 +36,14 @@ def create_app(
     clock: Clock,
     journal: Journal,
     checks: Mapping[str, Callable[[], bool]],
+    metrics: AuthMetrics | None = None,
 ) -> Flask:
-    """The application: /auth, /healthz, /readyz. checks: see health.health_blueprint."""
+    """The application: /auth, /healthz, /readyz. checks: see health.health_blueprint; metrics: auth_blueprint."""
     app = Flask("authsvc", static_folder=None)
     service = AuthService(
         config.methods, users, proofs, throttle, destinations, slots, clock, auth_cache=config.auth_cache
     )
-    app.register_blueprint(auth_blueprint(service, config.secret, clock, journal))
+    app.register_blueprint(auth_blueprint(service, config.secret, clock, journal, metrics))
     app.register_blueprint(health_blueprint(checks))
 
     @app.errorhandler(Exception)

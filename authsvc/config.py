@@ -13,12 +13,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from authsvc.contract import MAX_CACHE
+from authsvc.answer.contract import MAX_CACHE
+from authsvc.console.settings import Console, ConsoleKeys, check_beside
 from authsvc.fields import VISIBLE, duration_field, is_loopback, path_field, secret_file_field, text_field
-from authsvc.methods import MethodKeys, Methods
-from authsvc.sources import CacheKeys, Caching, Source, SourcesField
+from authsvc.metricsettings import MetricsKeys, MetricsSettings
+from authsvc.metricsettings import check_beside as check_metrics_beside
+from authsvc.proof.methods import MethodKeys, Methods
 from authsvc.tls import Tls, TlsKeys
+from authsvc.users.sources import CacheKeys, Caching, Source, SourcesField
 from smtpgate import document
+from smtpgate.document.account import Account, AccountName, account
 from smtpgate.policy.storeuri import StoreField
 from smtpgate.units import (
     MAX_WORKERS,
@@ -53,7 +57,8 @@ class Config:
     asked. server_name: for {host} in replies; None is the name of the machine. throttle_key: for the MACs of wrong
     passwords; None where the nodes that share a store need not agree. auth_cache: seconds. probe: whether the
     pools' mail servers are probed from here. tls: None serves in clear.
-    state_dir: where the last valid policies are kept, None for nowhere.
+    state_dir: where the last valid policies are kept, None for nowhere. account: whom workers become, None for who
+    starts them. console: the operator's page, metrics: Prometheus'; None is off.
     """
 
     bind: HostPort | UnixPath
@@ -74,6 +79,9 @@ class Config:
     tls: Tls | None = None
     state_dir: Path | None = None
     log_decisions: bool = False
+    account: Account | None = None
+    console: Console | None = None
+    metrics: MetricsSettings | None = None
 
     @property
     def is_open(self) -> bool:
@@ -125,6 +133,8 @@ class _Log(StrictModel):
 class _Keys(MethodKeys):
     server_name: Annotated[str | None, PlainValidator(parse_hostname)] = None
     bind: EndpointField = HostPort("127.0.0.1", 18080)
+    user: AccountName | None = None
+    group: AccountName | None = None
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
     store: StoreField = "memory://"
     policies: Annotated[Path, _Folder, Field(description="a folder of *.yaml files, e.g. ../policies/")]
@@ -139,11 +149,31 @@ class _Keys(MethodKeys):
     secret: _Secret | None = None
     tls: TlsKeys | None = None
     log: _Log = _Log()
+    console: ConsoleKeys | None = None
+    metrics: MetricsKeys | None = None
 
     @model_validator(mode="after")
     def _has_one_throttle_key(self) -> _Keys:
         if self.throttle_key is not None and self.throttle_key_file is not None:
             raise InvalidValue("stands beside throttle_key", "one of the two", path=("throttle_key_file",))
+        return self
+
+    @model_validator(mode="after")
+    def _is_somebody(self) -> _Keys:
+        account(self.user, self.group)
+        return self
+
+    @model_validator(mode="after")
+    def _console_is_apart(self) -> _Keys:
+        if self.console is not None:
+            check_beside(self.console, self.bind, self.tls is not None)
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_are_apart(self) -> _Keys:
+        if self.metrics is not None:
+            console = None if self.console is None else self.console.bind
+            check_metrics_beside(self.metrics, [("the service", self.bind), ("the console", console)])
         return self
 
     def key(self) -> bytes | None:
@@ -184,4 +214,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         tls=None if keys.tls is None else keys.tls.tls(),
         state_dir=keys.state_dir or _given_by_systemd(environ),
         log_decisions=keys.log.decisions,
+        account=account(keys.user, keys.group),
+        console=None if keys.console is None else keys.console.console(),
+        metrics=None if keys.metrics is None else keys.metrics.settings(),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from authsvc.destinations import Destinations
+from authsvc.answer.destinations import Destinations
 from smtpgate.clock import Clock
 from smtpgate.document import DocumentError, Problem
 from smtpgate.drivers.lastgood import LastGood
@@ -54,15 +54,29 @@ class Policies:
         self._journal = journal
         self._look_up = look_up
         self._valid = False
+        self._current: Snapshot | None = None
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def current(self) -> Snapshot:
+        """What is in force. There is something from the first `apply` on."""
+        assert self._current is not None, "follow() has applied one"
+        return self._current
 
     @property
     def valid(self) -> bool:
         """Whether the folder, as it was when last looked at, is in force."""
         return self._valid
 
+    def tell(self, listener: Callable[[str], None]) -> None:
+        """Call it with the version of each snapshot that is in force from then on, and of the present one now."""
+        self._listeners.append(listener)
+        listener(self.current.version_hash)
+
     def apply(self, snapshot: Snapshot) -> None:
         """Take over all of a snapshot, or nothing of one without routes."""
         if snapshot.routes:
+            self._current = snapshot
             self._engine.swap(snapshot.policy)
             self._destinations.replace(snapshot.routes, snapshot.pools)
 
@@ -76,6 +90,8 @@ class Policies:
         self._valid = True
         self._journal.info("policies_loaded", version=snapshot.version_hash)
         self._look_up()
+        for listener in self._listeners:
+            listener(snapshot.version_hash)
 
     def failed(self, error: DocumentError) -> None:
         self._valid = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 
-from authsvc.destinations import Destinations
+from authsvc.answer.destinations import Destinations
 from smtpgate.clock import Clock
 from smtpgate.drivers.backendtls import ClientTls
 from smtpgate.drivers.dial import Dialler

@@ -12,16 +12,20 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from authsvc import config
-from authsvc.forms import form_of
+from authsvc.console.sittings import SittingsFile
+from authsvc.metrics import make_folder
 from authsvc.policies import require_routes
-from authsvc.sources import PasswdFile, YamlFile
-from authsvc.users import User
+from authsvc.users.forms import form_of
+from authsvc.users.model import User
+from authsvc.users.sources import PasswdFile, YamlFile
 from smtpgate.document import DocumentError, Problem, read_file
+from smtpgate.drivers import privileges
+from smtpgate.drivers.metricsfolder import MetricsFolder
 from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
 from smtpgate.snapshot import Snapshot
 
@@ -37,14 +41,22 @@ _OWN_KEY: Final = secrets.token_bytes(32)
 @dataclass(frozen=True, slots=True)
 class Started:
     """A valid state of all that is configured. users: those of each file; other stores are the workers' to ask.
-    throttle_key: the configured one, or ours.
+    throttle_key: the configured one, or ours. sittings: who is logged in at the console, None where there is none.
+    metrics: where the workers' are put together, None where nobody asks for them.
     """
 
     config: config.Config
     snapshot: Snapshot
     users: Mapping[Path, Mapping[str, User]]
     throttle_key: bytes = field(default=_OWN_KEY, repr=False)
+    sittings: SittingsFile | None = field(default=None, repr=False)
+    metrics: MetricsFolder | None = field(default=None, repr=False)
 
+
+# One for all workers, over HUP too: a reload logs nobody out.
+_sittings: SittingsFile | None = None
+
+_metrics: MetricsFolder | None = None
 
 # gunicorn runs its configuration file anew at each HUP: only a module outlives that.
 _in_force: Started | None = None
@@ -77,7 +89,27 @@ def read(path: Path, environ: Mapping[str, str], *, first: bool = False) -> Star
                 problems += error.problems
     if problems:
         raise DocumentError(problems)
-    return Started(conf, snapshot, users, conf.throttle_key or _OWN_KEY)
+    sittings = None if conf.console is None else _sittings_file()
+    return Started(conf, snapshot, users, conf.throttle_key or _OWN_KEY, sittings)
+
+
+def _sittings_file() -> SittingsFile:
+    global _sittings
+    _sittings = _sittings or SittingsFile()
+    return _sittings
+
+
+def _with_metrics(started: Started) -> Started:
+    """A folder for them, once; where it cannot be made the service goes on without."""
+    global _metrics
+    if started.config.metrics is not None and _metrics is None:
+        try:
+            _metrics = make_folder()
+            if (account := started.config.account) is not None:
+                privileges.hand_over(_metrics.path, account.uid, account.gid)
+        except OSError as error:
+            print(f"authsvc: {error}; the metrics tell nothing", file=sys.stderr, flush=True)
+    return replace(started, metrics=None if started.config.metrics is None else _metrics)
 
 
 def start() -> Started:
@@ -89,7 +121,7 @@ def start() -> Started:
     global _in_force
     try:
         path = Path(os.environ.get(CONF_VARIABLE, DEFAULT_CONF))
-        _in_force = read(path, os.environ, first=_in_force is None)
+        _in_force = _with_metrics(read(path, os.environ, first=_in_force is None))
     except DocumentError as error:
         print(error, file=sys.stderr, flush=True)
         if _in_force is None:

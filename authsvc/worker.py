@@ -1,4 +1,5 @@
-"""gunicorn's gevent worker, with an answer of auth_http for requests that HTTP itself does not allow.
+"""gunicorn's gevent worker, without root's privileges, and with an answer of auth_http for requests that HTTP itself
+does not allow.
 
 Owns that one answer. nginx sends some octets of a client raw (DEL in a password, controls in a MAIL command:
 reference/auth_http.md sections 3 and 4). gunicorn refuses them with a page that has no Auth-Status, for which
@@ -13,7 +14,8 @@ from gunicorn import util
 from gunicorn.http.errors import InvalidResponseHeader, InvalidResponseHeaderName, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
-from authsvc.contract import Refused, write_answer
+from authsvc.answer.contract import Refused, write_answer
+from smtpgate.drivers import privileges
 
 # RFC 5321 section 4.2.3 and RFC 3463: a syntax error in what was sent; the client may try again.
 MALFORMED: Final = Refused("501 5.5.2", "Malformed credentials or command", wait=1)
@@ -21,6 +23,10 @@ MALFORMED: Final = Refused("501 5.5.2", "Malformed credentials or command", wait
 
 class AuthWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """One worker process of the auth service."""
+
+    def init_process(self) -> None:
+        privileges.drop(self.cfg.uid, self.cfg.gid)
+        super().init_process()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that could not be parsed; the rest is gunicorn's."""

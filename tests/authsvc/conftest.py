@@ -9,17 +9,17 @@ import argon2
 import pytest
 from logins import SERVER, Gate, Tokens, Users, demo_users
 
-from authsvc.addresses import Addresses, LookupFailedError
-from authsvc.bulkhead import Bulkhead
-from authsvc.destinations import Destinations
-from authsvc.holds import Holds
-from authsvc.knownnets import KnownNets
-from authsvc.methods import Methods
-from authsvc.passwords import Passwords
-from authsvc.proofs import Proofs
-from authsvc.remembered import Remembered
-from authsvc.service import AuthService, Slots
-from authsvc.throttle import Throttle
+from authsvc.answer.addresses import Addresses, LookupFailedError
+from authsvc.answer.destinations import Destinations
+from authsvc.answer.holds import Holds
+from authsvc.answer.knownnets import KnownNets
+from authsvc.answer.service import AuthService, Slots
+from authsvc.answer.throttle import Throttle
+from authsvc.proof.bulkhead import Bulkhead
+from authsvc.proof.methods import Methods
+from authsvc.proof.passwords import Passwords
+from authsvc.proof.proofs import Proofs
+from authsvc.proof.remembered import Remembered
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText
 from smtpgate.policy.select import Policy

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from authsvc import crammd5
-from authsvc.addresses import Addresses
+from authsvc.answer.addresses import Addresses
+from authsvc.answer.contract import MAX_BLOCK, SERVER_OVERHEAD
+from authsvc.answer.destinations import Destinations
+from authsvc.answer.service import Slots
 from authsvc.app import create_app
-from authsvc.bulkhead import Bulkhead
 from authsvc.config import Config, Secret
-from authsvc.contract import MAX_BLOCK, SERVER_OVERHEAD
-from authsvc.destinations import Destinations
-from authsvc.methods import AuthPass, Methods
-from authsvc.passwords import Passwords
-from authsvc.proofs import Proofs
-from authsvc.remembered import Remembered
-from authsvc.service import Slots
-from authsvc.sources import Caching, YamlFile
-from authsvc.users import User
+from authsvc.proof import crammd5
+from authsvc.proof.bulkhead import Bulkhead
+from authsvc.proof.methods import AuthPass, Methods
+from authsvc.proof.passwords import Passwords
+from authsvc.proof.proofs import Proofs
+from authsvc.proof.remembered import Remembered
+from authsvc.users.model import User
+from authsvc.users.sources import Caching, YamlFile
 from smtpgate.routing.model import BackendSpec, PoolSpec, Route
 from smtpgate.units import HostPort
 

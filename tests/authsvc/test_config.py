@@ -6,8 +6,9 @@ import pytest
 
 from authsvc import config
 from authsvc.config import Config, Secret
-from authsvc.sources import Caching, YamlFile
+from authsvc.users.sources import Caching, YamlFile
 from smtpgate.document import DocumentError
+from smtpgate.document.account import Account
 from smtpgate.units import HostPort, UnixPath
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,15 @@ def test_where_the_last_good_policies_are_kept(folder: Path) -> None:
     assert config.load(path, {"STATE_DIRECTORY": ""}).state_dir is None
     with pytest.raises(DocumentError, match="cannot be a folder: there is a file in its way"):
         load(folder, "state_dir: users.yaml/state\n")
+
+
+def test_whom_the_workers_become(folder: Path) -> None:
+    assert load(folder, "").account is None
+    assert load(folder, "user: 4711\ngroup: 4712\n").account == Account("4711", 4711, 4712)
+    with pytest.raises(DocumentError, match='user: "no-such-user" is no user of this system'):
+        load(folder, "user: no-such-user\n")
+    with pytest.raises(DocumentError, match="group: is for a user, and there is none"):
+        load(folder, "group: 4712\n")
 
 
 def test_the_throttle_key_may_be_in_a_file(folder: Path) -> None:

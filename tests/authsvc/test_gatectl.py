@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from authsvc import usersyaml
-from authsvc.passwords import Passwords
+from authsvc.proof.passwords import Passwords
+from authsvc.users import usersyaml
 
 GATECTL = Path(__file__).parents[2] / "tools" / "gatectl"
 

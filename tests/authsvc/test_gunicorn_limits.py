@@ -15,6 +15,7 @@ import pytest
 import redis
 from peers.process import HOST, Process, free_port, wait_until
 from peers.redis import Redis
+from stack import GATHERED
 
 pytestmark = pytest.mark.peer("redis-server")
 
@@ -82,6 +83,7 @@ class Service:
         wait_until(lambda: len(self.log("policies_loaded")) == 2, "both workers are there")
 
     def log(self, event: str) -> list[dict[str, object]]:
+        time.sleep(GATHERED)
         lines = [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 

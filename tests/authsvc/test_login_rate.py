@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from peers.process import HOST, Process, free_port
 
-from authsvc.passwords import Passwords
+from authsvc.proof.passwords import Passwords
 
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]

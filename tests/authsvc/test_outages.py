@@ -15,7 +15,7 @@ from peers.postgres import Postgres
 from peers.process import wait_until
 from peers.redis import Redis
 
-from authsvc.sqlusers import DEADLINE
+from authsvc.users.sqlusers import DEADLINE
 
 WRONG, DEFERRED = "535 5.7.8", "454 4.7.0"
 CACHE = "cache: {found: 1s, unknown: 1s}\nremember: 5m\n"

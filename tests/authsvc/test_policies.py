@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from authsvc.addresses import Addresses
-from authsvc.destinations import Destinations, NoDestinationError
+from authsvc.answer.addresses import Addresses
+from authsvc.answer.destinations import Destinations, NoDestinationError
 from authsvc.policies import Policies, follow, require_routes
 from smtpgate.document import DocumentError, Problem
 from smtpgate.drivers.lastgood import LastGood
@@ -77,6 +77,18 @@ def test_an_edit_that_takes_the_routes_away_changes_nothing(
         "expected routes and pools in one of its files"
     )
     assert journal.lines[2:] == [("error", "policies_rejected", {"problems": [expected]})]
+
+
+def test_who_wants_to_know_is_told_of_what_is_in_force_now_and_later(policies: Policies) -> None:
+    first, broken, second = snapshot(ROUTES), snapshot(LIMITS), snapshot(ROUTES + b"# edited\n")
+    told: list[str] = []
+    policies.apply(first)
+    policies.tell(told.append)
+    for taken in (first, broken, second):
+        policies.apply(taken)
+        policies.loaded(taken)
+    assert told == [first.version_hash, first.version_hash, second.version_hash]
+    assert policies.current is second
 
 
 def test_a_broken_edit_is_reported(policies: Policies, destinations: Destinations, journal) -> None:

@@ -8,10 +8,10 @@ import argon2
 import pytest
 from logins import TEMPORARY, WRONG, apop, cram, external, plain
 
-from authsvc.contract import AuthRequest
-from authsvc.methods import AuthPass, Methods
-from authsvc.passwords import Passwords
-from authsvc.service import AuthService
+from authsvc.answer.contract import AuthRequest
+from authsvc.answer.service import AuthService
+from authsvc.proof.methods import AuthPass, Methods
+from authsvc.proof.passwords import Passwords
 
 
 @pytest.mark.parametrize("request_", [plain(b"clear"), cram(b"clear"), plain(b"clear", protocol="pop3")])

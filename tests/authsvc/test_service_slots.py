@@ -9,12 +9,12 @@ import gevent
 import pytest
 from logins import GRANTED, WRONG, Gate, Users, cram, external, oauth, plain
 
-from authsvc.bulkhead import Bulkhead
-from authsvc.contract import AuthRequest, Refused
-from authsvc.methods import Methods
-from authsvc.passwords import Passwords
-from authsvc.service import Outcome
-from authsvc.users import User
+from authsvc.answer.contract import AuthRequest, Refused
+from authsvc.answer.service import Outcome
+from authsvc.proof.bulkhead import Bulkhead
+from authsvc.proof.methods import Methods
+from authsvc.proof.passwords import Passwords
+from authsvc.users.model import User
 from smtpgate.policy.model import Decision, Event, Facts
 from smtpgate.policy.select import Policy
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from authsvc import startup
-from authsvc.sources import YamlFile
-from authsvc.users import User
+from authsvc.users.model import User
+from authsvc.users.sources import YamlFile
 from smtpgate.document import DocumentError
 from smtpgate.drivers.lastgood import LastGood
 from smtpgate.drivers.policytext import FolderText
@@ -99,7 +99,7 @@ def test_no_client_library_is_imported_before_gevent_patches() -> None:
     show = "import sys, authsvc.startup; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=30, check=True)
     imported = set(done.stdout.split())
-    assert "authsvc.sources" in imported
+    assert "authsvc.users.sources" in imported
     assert imported & {"redis", "sqlalchemy", "psycopg", "pymysql"} == set()
 
 

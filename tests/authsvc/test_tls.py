@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 from certificates import Certificates, make_certificates
 from peers.process import HOST, Process, free_port, wait_until
+from stack import GATHERED
 
 from authsvc import config
 from authsvc.tls import Tls, context
 from smtpgate.document import DocumentError
 from smtpgate.drivers.authhttp import AuthHttp
-from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthUnavailable, Peer
+from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthUnavailable
+from smtpgate.session.streams import Peer
 
 ROOT = Path(__file__).parents[2]
 POLICIES = """
@@ -103,6 +105,7 @@ class Service:
 
     @property
     def log(self) -> list[dict[str, object]]:
+        time.sleep(GATHERED)
         return [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import gevent
 import pytest
 from peers.process import HOST, Process, free_port
+from stack import GATHERED
 
 import authsvc
-from authsvc import startup
-from authsvc.addresses import LookupFailedError
+from authsvc import assembly, startup
+from authsvc.answer.addresses import LookupFailedError
 
 ROOT = Path(__file__).parents[2]
 NAMES = 18
@@ -104,8 +105,8 @@ def test_a_door_that_is_open_to_all_is_told_of(
 ) -> None:
     conf = folder / "authsvc.yaml"
     conf.write_text(conf.read_text().replace(HOST, host))
-    wsgi.build(startup.read(Path("authsvc.yaml"), {}))
-    assert ('"event": "open_to_all"' in capsys.readouterr().out) is told
+    assembly.build(startup.read(Path("authsvc.yaml"), {}))
+    assert ('"event": "open_to_all"' in _written(capsys).out) is told
 
 
 def test_look_up(wsgi: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,7 @@ def test_look_up(wsgi: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(socket, "getaddrinfo", answer)
-    assert wsgi.look_up("mta.example.com") == "2001:db8::1"
+    assert assembly.look_up("mta.example.com") == "2001:db8::1"
     assert asked == [(("mta.example.com", None), {"type": socket.SOCK_STREAM})]
 
 
@@ -127,17 +128,23 @@ def test_a_name_that_is_not_known(wsgi: ModuleType, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(LookupFailedError) as caught:
-        wsgi.look_up("mta.example.com")
+        assembly.look_up("mta.example.com")
     assert str(caught.value) == "mta.example.com: [Errno -2] Name or service not known"
 
 
 def test_silent_name_servers_cost_a_bounded_time(wsgi: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: gevent.sleep(60))
-    monkeypatch.setattr(wsgi, "LOOKUP_TIMEOUT", 0.05)
+    monkeypatch.setattr(assembly, "LOOKUP_TIMEOUT", 0.05)
     began = time.monotonic()
     with pytest.raises(LookupFailedError, match=r"mta\.example\.com: no answer in 0\.05 s"):
-        wsgi.look_up("mta.example.com")
+        assembly.look_up("mta.example.com")
     assert time.monotonic() - began < 10.0
+
+
+def _written(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What was said until now: lines are gathered, and written by gevent's loop."""
+    gevent.sleep(GATHERED)
+    return capsys.readouterr()
 
 
 SILENT = """
@@ -190,6 +197,7 @@ def test_it_serves_at_once_while_no_name_of_a_backend_can_be_looked_up(silent_se
     # Two names are tried for an answer; our proxy waits 10 s.
     assert seconds < 10.0
     assert (answer["Auth-Status"], answer["Auth-Pool"], answer["Auth-Server"]) == ("OK", "core", None)
+    time.sleep(GATHERED)
     lines = [json.loads(line) for line in process.output().splitlines()]
     messages = [line["message"] for line in lines if line["event"] == "process"]
     assert f"Listening at: {HOST}:{port} ({process.pid})" in messages
