@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tools.gatectl import gatectl
+from tools.commands.gatectl import gatectl
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = """\
 version: 1
 sets: {vip: {file: vip.txt, type: user}}

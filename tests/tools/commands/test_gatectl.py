@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tools.gatectl import COMMANDS, gatectl
+from tools.commands.gatectl import COMMANDS, gatectl
 
 
 def test_help_tells_of_all() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tools import nginxconf
-from tools.importnginx import Imported, NothingToImport, Remark, convert
-from tools.proxyyaml import render
+from tools.commands import nginxconf
+from tools.commands.importnginx import Imported, NothingToImport, Remark, convert
+from tools.commands.proxyyaml import render
 
 
 def imported(folder: Path, text: str, **files: str) -> Imported:

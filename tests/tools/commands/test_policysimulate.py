@@ -18,7 +18,7 @@ from smtpgate.drivers.policyfile import PolicyFolder
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.engine import Engine
 from smtpgate.policy.model import Event, Facts
-from tools.gatectl import gatectl
+from tools.commands.gatectl import gatectl
 
 POLICY = """\
 version: 1

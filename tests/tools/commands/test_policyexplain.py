@@ -16,11 +16,11 @@ from smtpgate.clock import SystemClock
 from smtpgate.drivers.policyfile import PolicyFolder
 from smtpgate.drivers.redisstore import RedisBuckets
 from smtpgate.drivers.store import open_store
+from smtpgate.explain.facts import Question
+from smtpgate.explain.session import at_event
 from smtpgate.policy.engine import Engine
 from smtpgate.policy.model import Event
-from tools.explanation import at_event
-from tools.gatectl import gatectl
-from tools.policyexplain import session_facts
+from tools.commands.gatectl import gatectl
 
 POLICY = """\
 version: 1
@@ -201,9 +201,7 @@ def test_balances_are_those_of_now_and_stay(folder: Path, run: Run, redis_server
     assert isinstance(store, RedisBuckets)
     policy = PolicyFolder.check(folder / "policies").policy
     engine = Engine(store, SystemClock(), lambda: 0.0, policy=policy)
-    given = dict.fromkeys(("sender", "size", "listener", "tls", "helo", "method", "plan"))
-    noon = 12 * 3600.0
-    facts = session_facts("198.51.100.7", "ann", None, "b@c.example", noon, {**given, "messages": 0, "recipients": 0})
+    facts = Question(ip="198.51.100.7", user="ann", rcpt="b@c.example").facts(now=12 * 3600.0)
     for _ in range(4):
         assert engine.decide(Event.MAIL, at_event(facts, Event.MAIL)).allowed
     assert engine.decide(Event.AUTH, at_event(facts, Event.AUTH)).allowed
@@ -256,6 +254,8 @@ def test_a_draft(folder: Path, run: Run) -> None:
         (),
         ("--ip", "::1", "--at", "yesterday"),
         ("--ip", "::1", "--at", "2026-06-01T12:00:00"),
+        ("--ip", "::1", "--at", "0001-01-01T00:00:00+14:00"),
+        ("--ip", "::1", "--at", "9999-12-31T23:59:59-14:00"),
         ("--ip", "::1", "--size", "big"),
         ("--ip", "::1", "--event", "noop"),
     ],

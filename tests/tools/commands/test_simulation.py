@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +14,12 @@ from smtpgate.drivers.decisionlog import DecisionLog
 from smtpgate.policy import record
 from smtpgate.policy.bucket import MemoryBuckets
 from smtpgate.policy.engine import Engine
-from smtpgate.policy.model import Decision, Event, Facts
+from smtpgate.policy.model import Decision, Event, Facts, grown
 from smtpgate.policy.record import Asked, Refunded
 from smtpgate.policy.select import Policy
 from smtpgate.snapshot import build
-from tools.simulated import LimitCounts, Result
-from tools.simulation import MAX_EXAMPLES, Simulation
+from tools.commands.simulated import LimitCounts, Result
+from tools.commands.simulation import MAX_EXAMPLES, Simulation
 
 POLICY = """\
 version: 1
@@ -87,27 +86,27 @@ class Run:
         decision = yield from self.until(Event.CONNECT, facts)
         mine += decision.slots
         if decision.allowed and self.chance.random() < 0.3:
-            failed = replace(facts, login=user, password_mac=self.chance.choice("abcdef") * 16)
+            failed = grown(facts, login=user, password_mac=self.chance.choice("abcdef") * 16)
             decision = yield from self.until(Event.AUTH_FAIL, failed)
         if decision.allowed:
-            facts = replace(facts, login=user, user=user, method="plain")
+            facts = grown(facts, login=user, user=user, method="plain")
             decision = yield from self.until(Event.AUTH, facts)
             mine += decision.slots
         for message in range(self.chance.randrange(4) if decision.allowed else 0):
             yield self.chance.random() * 2
-            yield from self.message(replace(facts, transaction=f"s{number}.{message}", sender="a@b.example"))
+            yield from self.message(grown(facts, transaction=f"s{number}.{message}", sender="a@b.example"))
         if mine:
             self.log.release(tuple(mine))
         self.journal.info("session", session=f"s{number}")
 
     def message(self, facts: Facts) -> Iterator[float]:
-        decision = yield from self.until(Event.MAIL, replace(facts, sender_domain="b.example"))
+        decision = yield from self.until(Event.MAIL, grown(facts, sender_domain="b.example"))
         paid = [*decision.paid]
         for at in range(self.chance.randrange(5) if decision.allowed else 0):
             domain = self.chance.choice(["x.example", "y.example"])
-            to = replace(facts, rcpt=f"r{at}@{domain}", rcpt_domain=domain, recipients=at)
+            to = grown(facts, rcpt=f"r{at}@{domain}", rcpt_domain=domain, recipients=at)
             paid += (yield from self.until(Event.RCPT, to)).paid
-        decision = yield from self.until(Event.EOD, replace(facts, octets=self.chance.randrange(20_000)))
+        decision = yield from self.until(Event.EOD, grown(facts, octets=self.chance.randrange(20_000)))
         if paid and self.chance.random() < 0.5:
             self.log.refund(tuple(paid), ours=self.chance.random() < 0.5)
 

@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 from peers.process import HOST, free_port
 
-from authsvc import crammd5, usersyaml
-from authsvc.passwords import Passwords
-from authsvc.users import User
-from tools import usercommands
-from tools.gatectl import gatectl
+from authsvc.proof import crammd5
+from authsvc.proof.passwords import Passwords
+from authsvc.users import usersyaml
+from authsvc.users.model import User
+from tools.commands import usercommands
+from tools.commands.gatectl import gatectl
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SSHA = "{SSHA}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 CONF = """\
 policies: policies

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from smtpgate.main import main
-from tools.gatectl import gatectl
+from tools.commands.gatectl import gatectl
 
 NGINX = (
     "mail {\n auth_http 127.0.0.1:9000/auth;\n server { listen 25; proxy_buffer 8k; }\n server { listen 110; }\n}\n"

@@ -16,7 +16,7 @@ from smtpgate.clock import SystemClock
 from smtpgate.drivers.redisstore import RedisBuckets
 from smtpgate.drivers.store import open_store
 from smtpgate.policy.store import Charge, Claim, Penalty
-from tools.gatectl import gatectl
+from tools.commands.gatectl import gatectl
 
 CONF = """\
 server_name: mail.example.com

@@ -1,10 +1,10 @@
-"""tools.nginxwords: durations, sizes and addresses. Inheritance is seen in test_importnginx."""
+"""tools.commands.nginxwords: durations, sizes and addresses. Inheritance is seen in test_importnginx."""
 
 from __future__ import annotations
 
 import pytest
 
-from tools.nginxwords import addresses, duration, size
+from tools.commands.nginxwords import addresses, duration, size
 
 
 @pytest.mark.parametrize(
