@@ -18,10 +18,14 @@ from peers.process import HOST, Process, free_port
 from peers.redis import Redis
 from stack import OWN, Stack
 
+import compiled
+
 # The idle sessions, with room; each of HAProxy's has two descriptors, of which a container may have 20,000.
 MAX_CONNECTIONS: Final = 15_000
 MAX_FORWARDED: Final = 8_000
-NAMES: Final = ("direct", "haproxy", "nginx", "smtpgate")
+START_PATIENCE: Final = 120.0  # 10,000 limits are read for seconds
+PER_FILE: Final = 1000  # limits and routes; a file has a bound (document.reader.MAX_NODES)
+NAMES: Final = ("direct", "haproxy", "nginx", "smtpgate", "plain")
 
 LIMITS: Final = """\
 version: 1
@@ -35,7 +39,10 @@ limits:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a workload asks of a contender. users: users.yaml where clients log in; certificate: (chain, key)."""
+    """What a workload asks of a contender. users: users.yaml where clients log in; certificate: (chain, key).
+
+    entries: so many limits, routes and users of a set beside those that apply, of which none does.
+    """
 
     backend: int
     auth: bool = False
@@ -43,7 +50,7 @@ class Setting:
     workers: int = 1
     certificate: tuple[Path, Path] | None = None
     users: str | None = None
-    extra_limits: str = ""
+    entries: int = 0
 
 
 class Contender(ABC):
@@ -146,6 +153,7 @@ class Gate(Contender):
     """smtpgate as an operator runs it: workers under gunicorn's arbiter, Redis, and authsvc where clients log in."""
 
     name = "smtpgate"
+    compiled = True
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         store = folder / "redis"
@@ -166,10 +174,13 @@ class Gate(Contender):
                 store=self._redis.unix_uri,
                 workers=setting.workers,
                 listeners=[listener],
-                policy={"limits.yaml": LIMITS + setting.extra_limits},
+                policy={"limits.yaml": LIMITS, **unrelated(setting.entries)},
+                pool={"xclient": "off"},  # as nginx above: the backend hears the same from both
                 auth_url=OWN if setting.auth else None,
                 users=setting.users,
                 authsvc={"argon2id": {"memory": "64MiB", "passes": 3, "lanes": 4}},
+                patience=START_PATIENCE,
+                env={compiled.VARIABLE: "1" if self.compiled else ""},
             )
         except BaseException:
             self._redis.stop()
@@ -188,10 +199,41 @@ class Gate(Contender):
         self._redis.stop()
 
 
+class PlainGate(Gate):
+    """smtpgate without a compiler: what the extension modules bring."""
+
+    name = "plain"
+    compiled = False
+
+
+def unrelated(entries: int) -> dict[str, str]:
+    """Files of policies/ with so many limits and routes about other senders, and a set with as many users."""
+    files = {}
+    for first in range(0, entries, PER_FILE):
+        numbers = range(first, min(first + PER_FILE, entries))
+        limits = "".join(
+            f'  other{n}: {{event: mail, match: {{sender: "s{n}@example.net"}}, rate: 1/1s, key: "{{net}}", '
+            'deny: {reply: "450 4.7.1 slow down"}}\n'
+            for n in numbers
+        )
+        routes = "".join(
+            f'  - {{name: other{n}, match: {{sender: "s{n}@example.net"}}, pool: core}}\n' for n in numbers
+        )
+        files[f"a{first}.yaml"] = f"version: 1\nlimits:\n{limits}routes:\n{routes}"
+    if entries:
+        users = ", ".join(f'"u{n}@example.net"' for n in range(entries))
+        files["sets.yaml"] = (
+            f"version: 1\nsets:\n  many: {{user: [{users}]}}\n"
+            'limits:\n  many.msgs: {event: mail, match: {user: "@many"}, rate: 1/1s, key: "{user}", '
+            'deny: {reply: "450 4.7.1 slow down"}}\n'
+        )
+    return files
+
+
 def start(name: str, folder: Path, setting: Setting) -> Contender:
     """The contender of that name, ready. folder: an empty one of its own."""
     kinds: dict[str, type[Direct | Forwarder | MailProxy | Gate]] = {
-        one.name: one for one in (Direct, Forwarder, MailProxy, Gate)
+        one.name: one for one in (Direct, Forwarder, MailProxy, Gate, PlainGate)
     }
     folder.mkdir(parents=True)
     return kinds[name](folder, setting)

@@ -21,27 +21,30 @@ CALLERS: Final = 200
 BUCKETS: Final = 4
 
 
-def limiter(folder: Path, decisions: int) -> dict[str, float]:
+def limiter(folder: Path, decisions: int, rounds: int) -> list[dict[str, float]]:
     """Decisions over four buckets each, 200 callers, a real Redis: decisions a second and our CPU a decision."""
     folder.mkdir(parents=True)
     server = Redis(folder)
     try:
-        return _child("limiter", {"uri": server.unix_uri, "decisions": decisions})
+        return [_child("limiter", {"uri": server.unix_uri, "decisions": decisions}) for _ in range(rounds)]
     finally:
         server.stop()
 
 
-def authsvc(folder: Path, requests: int, users: str) -> dict[str, float]:
+def authsvc(folder: Path, requests: int, users: str, rounds: int) -> list[dict[str, float]]:
     """Known users over kept connections: requests a second, and the service's CPU a request."""
     folder.mkdir(parents=True)
     stack = Stack(folder, [(HOST, 1)], users=users)
     try:
         assert stack.auth_process is not None
         _child("authsvc", {"host": stack.auth[0], "port": stack.auth[1], "requests": 2 * USERS})  # learns the users
-        before = usage(stack.auth_process.members()).cpu
-        found = _child("authsvc", {"host": stack.auth[0], "port": stack.auth[1], "requests": requests})
-        found["cpu"] = 1e6 * (usage(stack.auth_process.members()).cpu - before) / requests
-        return found
+        runs = []
+        for _ in range(rounds):
+            before = usage(stack.auth_process.members()).cpu
+            found = _child("authsvc", {"host": stack.auth[0], "port": stack.auth[1], "requests": requests})
+            found["cpu"] = 1e6 * (usage(stack.auth_process.members()).cpu - before) / requests
+            runs.append(found)
+        return runs
     finally:
         stack.stop()
 
