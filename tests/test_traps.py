@@ -30,12 +30,12 @@ RULES: Final[dict[traps.Rule, tuple[str, ...]]] = {
 }
 
 _VALUE = "esmtp-value is decoded as ASCII by _parameters"
-_DOMAIN = "a policy's subject; IDNA lower-cases a domain in the same way (RFC 5895 section 2)"
 _OWN = "our own or the operator's words"
 _ENCODER = "an encoder's own line, its parts numbers, base64 or text that the last gate has seen"
 
 ARGUED: Final[dict[tuple[str, str], str]] = {
     ("smtpgate/smtp/command.py", "value.upper()"): _VALUE,
+    ("smtpgate/smtp/command.py", "mechanism.upper()"): "octets, of which bytes.upper() knows ASCII's letters alone",
     ("smtpgate/smtp/grammar.py", "literal[:5].upper()"): "decoded as ASCII by its caller",
     (
         "smtpgate/smtp/extensions.py",
@@ -44,9 +44,6 @@ ARGUED: Final[dict[tuple[str, str], str]] = {
     ("smtpgate/smtp/settings.py", "line.partition(' ')[0].upper()"): _OWN,
     ("smtpgate/smtp/settings.py", "line.partition(' ')[2].strip()"): _OWN,
     ("smtpgate/smtp/forwarded.py", "name.lower()"): "one of our own attributes' names by then",
-    ("smtpgate/session/mailing.py", "sender.domain.lower()"): _DOMAIN,
-    ("smtpgate/session/mailing.py", "recipient.domain.lower()"): _DOMAIN,
-    ("smtpgate/session/relay.py", "rcpt.recipient.domain.lower()"): _DOMAIN,
     ("smtpgate/drivers/authwire.py", "name.lower()"): _OWN,
     (
         "smtpgate/drivers/proxyheader.py",
@@ -54,7 +51,7 @@ ARGUED: Final[dict[tuple[str, str], str]] = {
     ): "addresses as the kernel or a parser wrote them",
     ("smtpgate/drivers/authwire.py", "header.decode().title()"): _OWN,
     ("smtpgate/smtp/replyparser.py", "re.match(b'[2-5][0-9]{2}', text)"): "chooses the words of an error",
-    ("authsvc/schemes.py", "base64.b64decode(value.removeprefix('{SHA}'))"): "a hash that the operator stored",
+    ("authsvc/proof/schemes.py", "base64.b64decode(value.removeprefix('{SHA}'))"): "a hash that the operator stored",
     ("smtpgate/smtp/encode.py", "line.encode('utf-8') + b'\\r\\n'"): "the last gate itself",
     (
         "smtpgate/smtp/encode.py",

@@ -37,11 +37,12 @@ INVALID = b"500 5.5.1 Invalid command\r\n"
 @pytest.fixture(scope="module")
 def stack(start_module_stack: Callable[..., Stack]) -> Stack:
     brief = {"timeout": f"{SECOND:g}s", "idle_timeout": f"{SECOND:g}s"}
-    boundless = {"name": "boundless", "auth": ["none"], "capabilities": []}
+    patient = {**RELAY, "max_junk": 1000, "error_delay": "0s"}
+    boundless = {"name": "boundless", "auth": ["none"], "capabilities": [], "error_delay": "1s"}
     nobody = {"url": f"http://{HOST}:{free_port()}/", "envelope": "never"}
     return start_module_stack(
         [(HOST, PORT)],
-        listeners=[RELAY, {"name": "hasty", "auth": ["none"], **brief}, boundless, SUBMISSION],
+        listeners=[patient, {"name": "hasty", "auth": ["none"], **brief}, boundless, SUBMISSION],
         pool=UNSHARED,
         auth_url=None,
         proxy={"auth_http": nobody},
@@ -336,6 +337,26 @@ def test_the_fifth_invalid_command_ends_the_session(client: RawClient) -> None:
     client.send(b"FOO\r\n" * 1000)
     assert client.replies(quiet=2) == [INVALID] * 5
     assert client.ended
+
+
+def test_from_the_third_on_an_error_is_answered_later(stack: Stack) -> None:
+    with RawClient(stack.listeners["boundless"]) as client:
+        client.greeted()
+        started = time.monotonic()
+        assert [client.ask(b"FOO") for _ in range(2)] == [INVALID] * 2
+        assert time.monotonic() - started < 0.9
+        assert client.ask(b"FOO") == INVALID
+        assert 0.9 < time.monotonic() - started < 2.5
+
+
+def test_a_client_that_only_says_noop_is_let_go(stack: Stack) -> None:
+    with RawClient(stack.listeners["boundless"]) as client:
+        client.greeted()
+        client.send(b"NOOP\r\n" * 1000)
+        replies = client.replies(quiet=5)
+        # The EHLO of greeted() is one of the hundred that are free.
+        assert replies == [OK] * (100 - 1 + 4) + [b"421 4.7.0 Too many errors\r\n"]
+        assert client.ended
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from recorder import Act, Recorder
 from scriptedauth import ScriptedAuth
 
 from smtpgate.main import main
-from tools.gatectl import gatectl
+from tools.commands.gatectl import gatectl
 
 pytestmark = pytest.mark.peer("libnginx-mod-mail")
 

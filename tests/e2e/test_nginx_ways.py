@@ -519,10 +519,10 @@ def test_https_failover_and_grants_that_outlive_the_service(tmp_path: Path, cert
         assert told["reason"].startswith(f"auth server {HOST}:{nobody}: ConnectionRefusedError: ")
         nginx.stop()
         assert log_in(stack) == b"235 2.0.0 OK\r\n"
-        assert log_in(stack, "12345") == b"451 4.3.2 Internal server error\r\n"
+        assert log_in(stack, "12345") == b"454 4.7.0 Temporary authentication failure\r\n"
         stack.edit_policy("routes.yaml", "version: 1\n# edited\n")
         stack.wait_for_event("policies_loaded", 2)
-        assert log_in(stack) == b"451 4.3.2 Internal server error\r\n"
+        assert log_in(stack) == b"454 4.7.0 Temporary authentication failure\r\n"
     finally:
         stack.stop()
         nginx.stop()

@@ -44,7 +44,9 @@ def start(recorder: Recorder, start_stack: Callable[..., Stack], redis_server: R
 
     def begin(limits: str, **settings: object) -> Stack:
         policy = {"limits.yaml": f"version: 1\n{limits}"}
-        given = {"auth_url": None, "listeners": [RELAY], "store": redis_server.uri, **settings}
+        # Who is refused and says RSET, for as long as the test likes.
+        patient = {**RELAY, "max_junk": 100_000}
+        given = {"auth_url": None, "listeners": [patient], "store": redis_server.uri, **settings}
         return start_stack([recorder.address], policy=policy, **given)
 
     return begin

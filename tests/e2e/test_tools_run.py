@@ -76,7 +76,7 @@ def test_the_printed_line_delivers(gate: Process, maildir: mailbox.Maildir, mech
     )
     assert message.get_payload().strip() == "hello there"
     wait_until(lambda: f"file=new/{key}" in gate.output(), "the sink's line for it")
-    assert "backend=sink" in gate.output()
+    wait_until(lambda: "backend=sink" in gate.output(), "the proxy's line for it")
 
 
 def test_a_wrong_password_is_refused_after_its_delay(gate: Process, maildir: mailbox.Maildir) -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from peers.process import HOST, Process, free_port
+from stack import GATHERED
 
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
@@ -83,6 +85,7 @@ class AuthService:
 
     def log(self) -> list[dict[str, object]]:
         assert self.process is not None
+        time.sleep(GATHERED)
         return [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
 
 

@@ -24,7 +24,7 @@ from smtpgate.smtp.events import (
     Reset,
 )
 from smtpgate.smtp.replies import Reply
-from smtpgate.smtp.server import ServerProtocol, ServerSettings
+from smtpgate.smtp.server import TEXT_AFTER_REFUSAL, ServerProtocol, ServerSettings
 
 GO_AHEAD = Reply(354, ("go ahead",))
 WRONG = Reply(535, ("5.7.8 wrong",))
@@ -55,11 +55,14 @@ class Heard:
 
 
 def converse(settings: ServerSettings, pieces: Sequence[bytes], *, eof: bool = False) -> Heard:
-    """Say the pieces one after the other; eof: and no more. The only account is u / p."""
+    """Say the pieces one after the other, waiting for no answer; eof: and no more. The only account is u / p."""
     server = _Taker(ServerProtocol(settings))
-    for piece in pieces:
+    for n, piece in enumerate(pieces, 1):
         server.protocol.receive_data(piece)
         server.run()
+        if server.protocol.text_may_follow and any(pieces[n:]):
+            server.protocol.leave(TEXT_AFTER_REFUSAL)  # as a flow does, which looks whether there is more
+            server.run()
     if eof:
         server.protocol.receive_eof()
         server.run()

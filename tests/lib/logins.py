@@ -10,12 +10,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from authsvc import crammd5
-from authsvc.contract import AuthRequest, Granted, Refused
-from authsvc.jwks import KeysUnavailableError
-from authsvc.passwords import Passwords, Readable
-from authsvc.tokens import TokenError
-from authsvc.users import StoreDownError, User
+from authsvc.answer.contract import AuthRequest, Granted, Refused
+from authsvc.proof import crammd5
+from authsvc.proof.jwks import KeysUnavailableError
+from authsvc.proof.passwords import Passwords, Readable
+from authsvc.proof.tokens import TokenError
+from authsvc.users.model import StoreDownError, User
 
 WRONG = Refused("535 5.7.8", "Authentication credentials invalid", 1)
 TEMPORARY = Refused("454 4.7.0", "Temporary authentication failure", 1)

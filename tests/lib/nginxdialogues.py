@@ -191,13 +191,13 @@ ANSWERS: Final = (
         [{"Auth-Status": "WAIT", "Auth-Wait": "1", "Auth-User": "bob", "Auth-Pass": "other"}, OK],
     ),
     Dialogue("another name", "bare", ["EHLO x", IN, *MESSAGE], [OK | {"Auth-User": "b=o +b"}]),
-    Dialogue("no status at all", "bare", [IN], [OK | {"Auth-Status": ""}]),
-    Dialogue("neither server nor port", "bare", [IN, End()], [{"Auth-Status": ""}]),
-    Dialogue("a server by name", "bare", [IN, End()], [OK | {"Auth-Server": "localhost"}]),
-    Dialogue("a port by name", "bare", [IN, End()], [OK | {"Auth-Port": "smtp"}]),
-    Dialogue("garbage", "bare", [IN, End()], [b"garbage\r\n"]),
-    Dialogue("an error page", "bare", [IN, End()], [b"HTTP/1.1 500 No\r\nServer: x\r\n\r\nno"]),
-    Dialogue("no answer", "headers", [IN, End()], [None]),
+    Dialogue("no status at all", "bare", [IN, "NOOP"], [OK | {"Auth-Status": ""}]),
+    Dialogue("neither server nor port", "bare", [IN, "NOOP"], [{"Auth-Status": ""}]),
+    Dialogue("a server by name", "bare", [IN, "NOOP"], [OK | {"Auth-Server": "localhost"}]),
+    Dialogue("a port by name", "bare", [IN, "NOOP"], [OK | {"Auth-Port": "smtp"}]),
+    Dialogue("garbage", "bare", [IN, "NOOP"], [b"garbage\r\n"]),
+    Dialogue("an error page", "bare", [IN, "NOOP"], [b"HTTP/1.1 500 No\r\nServer: x\r\n\r\nno"]),
+    Dialogue("no answer", "headers", [IN, "NOOP"], [None]),
     Dialogue("headers of the operator", "headers", [IN]),
     Dialogue("many headers", "bare", [IN, "NOOP"], [OK | {"X-Long": "x" * 1024}]),
     Dialogue("a cookie", "bare", [IN, "NOOP"], [OK | {"Set_Cookie": "x"}]),
@@ -303,7 +303,7 @@ NONE: Final = (
 LOGGED_IN: Final = ("EHLO a.example", IN)
 REJECTS: Final = Act(b"554-5.7.1 no\r\n554 5.7.1 really no\r\n")
 REFUSING: Final = tuple(
-    Dialogue(f"none: {name}", server, [*("EHLO a.example", *MESSAGE[:2]), End()], backend=backend)
+    Dialogue(f"none: {name}", server, ["EHLO a.example", *MESSAGE[:2], "NOOP"], backend=backend)
     for name, server, backend in (
         ("the backend refuses in its greeting", "relay", {"GREETING": REJECTS}),
         ("the backend refuses EHLO", "relay", {"EHLO": Act(b"451 4.3.0 later\r\n")}),
@@ -320,7 +320,7 @@ REFUSING: Final = tuple(
 )
 FAILING: Final = (
     Dialogue("login: nobody listens", "bare", [IN, *MESSAGE[:2]], [OK | {"Auth-Port": "9"}]),
-    Dialogue("none: nobody listens", "relay", [*MESSAGE[:2], End()], [OK | {"Auth-Port": "9"}]),
+    Dialogue("none: nobody listens", "relay", [*MESSAGE[:2], "NOOP"], [OK | {"Auth-Port": "9"}]),
     Dialogue(
         "login: the backend refuses in its greeting",
         "bare",
@@ -335,12 +335,12 @@ FAILING: Final = (
         backend={"AUTH": Act(b"535 5.7.8 no\r\n")},
     ),
     Dialogue("login: no password to replay", "replay", ["AUTH CRAM-MD5", b64(f"ann {DIGEST}"), *MESSAGE[:2]]),
-    Dialogue("the backend hangs up at DATA", "bare", [*LOGGED_IN, *MESSAGE[:3], End()], backend={"DATA": closes()}),
+    Dialogue("the backend hangs up at DATA", "bare", [*LOGGED_IN, *MESSAGE[:3], "NOOP"], backend={"DATA": closes()}),
     Dialogue("the backend hangs up at the end", "bare", [*LOGGED_IN, *MESSAGE, "NOOP"], backend={".": closes()}),
     Dialogue(
         "the backend says 421 at DATA",
         "bare",
-        [*LOGGED_IN, *MESSAGE[:3], End()],
+        [*LOGGED_IN, *MESSAGE[:3], "NOOP"],
         backend={"DATA": closes(b"421 x\r\n")},
     ),
 )

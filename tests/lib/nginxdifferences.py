@@ -112,50 +112,47 @@ DIFFERENCES: Final[Mapping[str, Difference]] = {
     **_intended(
         "two spellings of a password would be two ways past a filter",
         "4.4; security.md D2",
-        {
-            "base64 without its padding": (
+        dict.fromkeys(
+            (
+                "base64 without its padding",
+                "two words in answer to a challenge",
+            ),
+            (
                 "-C 235 2.0.0 OK",
                 "+C 500 5.5.1 Invalid command",
                 "-A question 1",
             ),
-            "two words in answer to a challenge": (
-                "-C 235 2.0.0 OK",
-                "+C 500 5.5.1 Invalid command",
-                "-A question 1",
-            ),
-        },
+        ),
     ),
     **_intended(
         "neither can be empty; directories take an empty password for an anonymous login",
         "4.4; RFC 4616",
-        {
-            "an empty password": (
+        dict.fromkeys(
+            (
+                "an empty password",
+                "an empty user",
+            ),
+            (
                 "-C 235 2.0.0 OK",
                 "+C 500 5.5.1 Invalid command",
                 "-A question 1",
             ),
-            "an empty user": (
-                "-C 235 2.0.0 OK",
-                "+C 500 5.5.1 Invalid command",
-                "-A question 1",
-            ),
-        },
+        ),
     ),
     **_intended(
         "what is not listed is not taken",
         "4.4, 10",
-        {
-            "plain where only none is listed": (
+        dict.fromkeys(
+            (
+                "plain where only none is listed",
+                "external where it is not listed",
+            ),
+            (
                 "-C 235 2.0.0 OK",
                 "+C 500 5.5.1 Invalid command",
                 "-A question 1",
             ),
-            "external where it is not listed": (
-                "-C 235 2.0.0 OK",
-                "+C 500 5.5.1 Invalid command",
-                "-A question 1",
-            ),
-        },
+        ),
     ),
     **_intended(
         "AUTH is for a client without login or transaction",
@@ -286,21 +283,20 @@ DIFFERENCES: Final[Mapping[str, Difference]] = {
         "the backend is found with the first recipient, and its failure is told then",
         "6; ARCHITECTURE.md, one session, 5",
         {
-            "login: nobody listens": (
-                "-C 451 4.3.2 Internal server error",
-                "+C 235 2.0.0 OK",
-                "-C (closed)",
-                "+C 250 2.0.0 OK",
-                "-C (closed)",
-                "+C 451 4.3.2 Internal server error",
-            ),
-            "login: the backend refuses in its greeting": (
-                "-C 451 4.3.2 Internal server error",
-                "+C 235 2.0.0 OK",
-                "-C (closed)",
-                "+C 250 2.0.0 OK",
-                "-C (closed)",
-                "+C 451 4.3.2 Internal server error",
+            **dict.fromkeys(
+                (
+                    "login: nobody listens",
+                    "login: the backend refuses in its greeting",
+                    "login: credentials are refused",
+                ),
+                (
+                    "-C 451 4.3.2 Internal server error",
+                    "+C 235 2.0.0 OK",
+                    "-C (closed)",
+                    "+C 250 2.0.0 OK",
+                    "-C (closed)",
+                    "+C 451 4.4.1 No mail server available, try again later",
+                ),
             ),
             "login: words": (
                 "-C 554-5.7.1 no",
@@ -311,14 +307,6 @@ DIFFERENCES: Final[Mapping[str, Difference]] = {
                 "-C (closed)",
                 "+C 554-5.7.1 no",
                 "+C 554 5.7.1 really no",
-            ),
-            "login: credentials are refused": (
-                "-C 451 4.3.2 Internal server error",
-                "+C 235 2.0.0 OK",
-                "-C (closed)",
-                "+C 250 2.0.0 OK",
-                "-C (closed)",
-                "+C 451 4.3.2 Internal server error",
             ),
         },
     ),
@@ -339,16 +327,64 @@ DIFFERENCES: Final[Mapping[str, Difference]] = {
         },
     ),
     **_intended(
+        "nobody could say whether the client may log in: neither has failed, and it may try again",
+        "7; RFC 4954 section 6",
+        dict.fromkeys(
+            (
+                "no status at all",
+                "neither server nor port",
+                "a server by name",
+                "a port by name",
+                "garbage",
+                "an error page",
+                "no answer",
+            ),
+            (
+                "-C 451 4.3.2 Internal server error",
+                "+C 454 4.7.0 Temporary authentication failure",
+                "-C (closed)",
+                "+C 250 2.0.0 OK",
+            ),
+        ),
+    ),
+    **_intended(
+        "a client need not leave because a mail server is away",
+        "6; security.md section 3",
+        dict.fromkeys(
+            (
+                "none: the backend refuses in its greeting",
+                "none: the backend refuses EHLO",
+                "none: the backend refuses XCLIENT",
+                "none: the backend hangs up at once",
+                "none: the backend hangs up at EHLO",
+                "none: the backend hangs up at MAIL",
+                "none: the backend talks nonsense",
+                "none: words: the backend hangs up",
+                "none: nobody listens",
+            ),
+            (
+                "-C 451 4.3.2 Internal server error",
+                "+C 451 4.4.1 No mail server available, try again later",
+                "-C (closed)",
+                "+C 250 2.0.0 OK",
+            ),
+        ),
+    ),
+    **_intended(
         "a lost backend is told as 451, and the client may go on where it can",
         "6; RFC 5321 section 4.2.1",
         {
             "the backend hangs up at DATA": (
                 "-C (closed)",
-                "+C 451 4.3.2 Internal server error",
+                "+C 451 4.4.2 Mail server lost, try again later",
+                "-C (closed)",
+                "+C 250 2.0.0 OK",
             ),
             "the backend says 421 at DATA": (
                 "-C 421 x",
-                "+C 451 4.3.2 Internal server error",
+                "+C 451 4.4.2 Mail server lost, try again later",
+                "-C (closed)",
+                "+C 250 2.0.0 OK",
             ),
             "the backend hangs up at the end": (
                 "-C (closed)",

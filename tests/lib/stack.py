@@ -50,11 +50,14 @@ GRACE = "2s"
 CHEAP = {"memory": "8KiB", "passes": 1, "lanes": 1}
 """argon2id as in watch.users_yaml: a wrong password costs no more than a right one, and nothing is upgraded."""
 
+GATHERED = 0.01
+"""Seconds within which a line that was said is written; twice drivers.logqueue.GATHER."""
+
 EDIT_TIMEOUT = 2.0
 """Seconds in which an edited policy takes effect; the promise of policies/README.md."""
 
-# Our own settings would reach the programs through ${NAME}.
-_ENV = {name: "" for name in os.environ if name.startswith("SMTPGATE_")}
+# Our own settings would reach the programs through ${NAME}. Which modules they run is the tester's choice.
+_ENV = {name: "" for name in os.environ if name.startswith("SMTPGATE_") and name != "SMTPGATE_COMPILED"}
 
 Backend = tuple[str, int] | Mapping[str, Any]
 
@@ -66,7 +69,8 @@ class Stack:
     `core`, with the settings of `pool`, and every route leads there. listeners: mappings as in conf/proxy.yaml;
     the first one is `proxy`. policy: file name -> text, files of policies/; a routes.yaml replaces the stack's.
     proxy, authsvc: top-level keys that replace the stack's. auth_url: OWN, a URL, or None. users: text of
-    users.yaml. command: the program that serves SMTP, instead of proxy.py. env: for the proxy.
+    users.yaml. command: the program that serves SMTP, instead of proxy.py. env: for the proxy. patience: seconds for
+    it to be up.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Stack:
         users: str | None = None,
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
+        patience: float = START_TIMEOUT,
     ) -> None:
         self.folder = folder
         self.policies = folder / "policies"
@@ -124,7 +129,7 @@ class Stack:
         program = list(command or (sys.executable, str(ROOT / "proxy.py"), "-c", str(self.proxy_conf)))
         self.process = Process("proxy", program, folder, env={**_ENV, **(env or {})})
         try:
-            self._wait_ready()
+            self._wait_ready(patience)
         except BaseException:
             self.stop()
             raise
@@ -156,10 +161,12 @@ class Stack:
 
     def output(self) -> str:
         """All that the proxy printed."""
+        time.sleep(GATHERED)
         return self.process.output()
 
     def auth_output(self) -> str:
         """All that the auth service printed."""
+        time.sleep(GATHERED)
         return self.auth_process.output() if self.auth_process is not None else ""
 
     def log_events(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
@@ -218,9 +225,9 @@ class Stack:
         env = {**_ENV, "SMTPGATE_AUTHSVC_CONF": str(self.folder / "authsvc.yaml")}
         return Process("authsvc", program, self.folder, env=env)
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, patience: float) -> None:
         # The arbiter listens before there are workers: a port that answers says nothing.
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + patience
         while len({line["pid"] for line in self.log_events("policies_loaded")}) < self.workers:
             if not self.process.running or time.monotonic() > deadline:
                 pytest.fail(f"the proxy is not up\n{self.show()}")
@@ -275,7 +282,8 @@ def _yaml(document: Mapping[str, Any]) -> str:
 def _listener(keys: Mapping[str, Any]) -> dict[str, Any]:
     auth, capabilities = list(AUTH), list(CAPABILITIES)
     bind = None if "bind" in keys else f"{HOST}:{free_port()}"
-    return {"bind": bind, "auth": auth, "capabilities": capabilities, **keys}
+    # Whoever errs on purpose would wait for each reply; session/test_budgets.py is about that.
+    return {"bind": bind, "auth": auth, "capabilities": capabilities, "error_delay": "0s", **keys}
 
 
 def _address(bind: str) -> tuple[str, int]:

@@ -13,8 +13,8 @@ from typing import Final
 import argon2
 import yaml
 
-from authsvc import crammd5
-from authsvc.passwords import Passwords
+from authsvc.proof import crammd5
+from authsvc.proof.passwords import Passwords
 
 CHEAP: Final = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
 
