@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,6 +15,21 @@ class Journal(Protocol):
     def warning(self, event: str, **fields: object) -> None: ...
 
     def error(self, event: str, **fields: object) -> None: ...
+
+
+class Rows(Protocol):
+    """Lines of one event, level info, that always have the same fields."""
+
+    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
+        """A line. values: one for each name, in their order; a float, which must be finite, is told to three digits.
+        more: fields that only this line has, behind the others.
+        """
+
+
+class RowJournal(Journal, Protocol):
+    """A journal for what is told of every message: the names of such lines are spelt once."""
+
+    def rows(self, event: str, names: Sequence[str]) -> Rows: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,8 @@ def _line(value: Any) -> int:
 def _name_server(value: Any) -> HostPort:
     """`192.0.2.1`, `2001:db8::1`, or with a port, `[2001:db8::1]:5353`. Names are what it is there to tell."""
     try:
-        return HostPort(str(ip_address(value)), DNS_PORT)
+        if isinstance(value, str):  # ip_address(53) is 0.0.0.53
+            return HostPort(str(ip_address(value)), DNS_PORT)
     except ValueError:
         pass
     try:
@@ -166,7 +167,7 @@ class TlsOptionsKeys(StrictModel):
     """`tls_options`: OpenSSL's names."""
 
     versions: Annotated[list[Literal["TLSv1.2", "TLSv1.3"]], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        default_factory=lambda: list(_VERSIONS)  # type: ignore[arg-type]
+        default_factory=lambda: list(_VERSIONS)  # type: ignore[arg-type] # mypy widens the literals to str
     )
     ciphers: str | None = None
     curve: str | None = None
@@ -178,7 +179,7 @@ class TlsOptionsKeys(StrictModel):
         try:
             if self.ciphers is not None:
                 context.set_ciphers(self.ciphers)
-        except ssl.SSLError:
+        except (ValueError, ssl.SSLError):  # ValueError: a NUL, half of a surrogate pair
             expected = "OpenSSL's list, e.g. ECDHE+AESGCM:ECDHE+CHACHA20 (TLSv1.3 has its own)"
             raise InvalidValue("selects no cipher", expected, value=self.ciphers, path=("ciphers",)) from None
         try:

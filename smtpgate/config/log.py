@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Discriminator, Field, PlainValidator, Tag, ValidationInfo
 
 from smtpgate.config.model import LogConfig
+from smtpgate.config.paths import looked_at
 from smtpgate.journal import FileTarget, SyslogTarget, Target
 from smtpgate.routing.schema import Switch
 from smtpgate.units import InvalidValue, StrictModel, UnixPath, parse_endpoint, parse_hostport
@@ -27,11 +28,12 @@ def _log_file(value: Any, info: ValidationInfo) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidValue("is not a path", "e.g. /var/log/smtpgate.log", value=value)
     path: Path = (info.context or {}).get("folder", Path()) / value
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"is in a folder that is not there ({path.parent})"
+    folder = looked_at(path.is_dir, value)
+    if folder or not looked_at(path.parent.is_dir, value):
+        what = "is a folder" if folder else f"is in a folder that is not there ({path.parent})"
         raise InvalidValue(what, "a file in a folder that is there", value=value)
     # Whoever starts the proxy may be root; who writes may be another (`user`): this much can be said now.
-    if path.exists() and not os.access(path, os.W_OK):
+    if looked_at(path.exists, value) and not os.access(path, os.W_OK):
         raise InvalidValue("may not be written", "a file that the proxy may write", value=value)
     return str(path)
 

@@ -7,6 +7,7 @@ they hold is for the key that names them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +18,14 @@ from smtpgate.units import InvalidValue
 
 def _file(value: Any, info: ValidationInfo) -> Path:
     path = _below_folder(value, info)
-    if not path.is_file():
+    if not looked_at(path.is_file, value):
         raise InvalidValue(f"is not a file ({path})", "a PEM file", value=value)
     return path
 
 
 def _directory(value: Any, info: ValidationInfo) -> Path:
     path = _below_folder(value, info)
-    if not path.is_dir():
+    if not looked_at(path.is_dir, value):
         raise InvalidValue(f"is not a folder ({path})", "a folder of *.yaml files", value=value)
     return path
 
@@ -36,6 +37,16 @@ def _state(value: Any, info: ValidationInfo) -> Path:
     if not there.is_dir():
         raise InvalidValue(f"cannot be a folder: {there} is a file", "a folder, or a path to one", value=value)
     return path
+
+
+def looked_at(question: Callable[[], bool], value: Any) -> bool:
+    """A question to the file system. Raises InvalidValue where it gives no answer: a folder on the way may not be
+    entered, a name is too long.
+    """
+    try:
+        return question()
+    except OSError as error:
+        raise InvalidValue(f"cannot be looked at: {error.strerror}", "a path that may be read", value=value) from None
 
 
 def _below_folder(value: Any, info: ValidationInfo) -> Path:

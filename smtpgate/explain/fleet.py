@@ -1,6 +1,7 @@
 """The reports of all workers put together: one list of sessions, pools, subjects and denials for a whole site.
 
-Owns how reports add up, and what of it an operator should look at first. Reads no clock: ages come with the reports.
+Owns how reports add up, what of it an operator should look at first, and the words for it: gatectl and the console
+say the same. Reads no clock: ages come with the reports.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from smtpgate.live import (
 
 # What a store's mode is called while all is well (policy.engine).
 WELL: Final = "shared"
-
-
 # States of a backend that somebody wanted, and the usual one.
 _MEANT: Final = ("up", "drain", "off")
 
@@ -66,6 +65,14 @@ class Trouble:
     more: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One thing that is out of the ordinary because an operator wants it so. what: a sentence; time: Unix seconds."""
+
+    what: str
+    time: float
+
+
 def sessions(reports: Iterable[Report], words: str = "") -> list[tuple[str, SessionView]]:
     """(node, session) of those with `words` in one of their fields, the newest first."""
     found = [(report.node, one) for report in reports for one in report.sessions if _has(words, report.node, one)]
@@ -101,7 +108,20 @@ def pools(reports: Iterable[Report], orders: Iterable[Order] = ()) -> list[PoolS
     return [_pool(name, views[name], given) for name in sorted(views)]
 
 
-def troubles(sightings: Sequence[Sighting], stale: float, orders: Iterable[Order] = ()) -> list[Trouble]:
+def wanted(orders: Iterable[Order]) -> list[Wanted]:
+    """To be told beside the troubles, and none of them: a drain is how a mail server is looked after."""
+    return [
+        Wanted(f"{one.pool}/{one.backend} takes no sessions: {drained(one)}", one.time)
+        for one in sorted(orders, key=lambda one: (one.pool, one.backend))
+    ]
+
+
+def drained(order: Order) -> str:
+    """By whom; the moment is for each to spell."""
+    return f"drained by {order.by}"
+
+
+def troubles(sightings: Sequence[Sighting], stale: float) -> list[Trouble]:
     """stale: seconds after which what a worker has said is not taken for the present any more."""
     fresh = [one.report for one in sightings if one.age < stale]
     found = []
@@ -113,13 +133,11 @@ def troubles(sightings: Sequence[Sighting], stale: float, orders: Iterable[Order
     modes = Counter(report.store for report in fresh if report.store not in (WELL, "memory"))
     found += [Trouble(f"the limits' store is {mode} for {_workers(count)}") for mode, count in sorted(modes.items())]
     found += _policy_troubles(fresh)
-    for pool in pools(fresh, orders):
+    for pool in pools(fresh):
         for backend in pool.backends:
             ill = [f"{state} for {_workers(count)}" for state, count in backend.states if state not in _MEANT]
             if ill:
                 found.append(Trouble(f"backend {pool.name}/{backend.name} is {', '.join(ill)}", backend.why))
-            if backend.order is not None:
-                found.append(Trouble(f"backend {pool.name}/{backend.name} is drained by {backend.order.by}"))
     return found
 
 

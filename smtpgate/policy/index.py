@@ -71,6 +71,12 @@ class Index(Generic[T]):
         Of those that wait for a fact which their field lacks, only the first is told: a second None changes nothing
         for whoever looks for the first True.
         """
+        if not self._fields:  # a few: all of them are asked
+            for matcher, item in self._entries:
+                answer = matcher(facts)
+                if answer is not False:
+                    yield item, answer
+            return
         sure, waiting = self._split(facts)
         undecided = heapq.merge(*waiting)
         pending = next(undecided, None)

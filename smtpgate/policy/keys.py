@@ -10,6 +10,7 @@ Refuses to know the store's prefix and the limit's name in front.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from smtpgate.units import InvalidValue
 MAX_PART: Final = 128
 _DIGEST_OCTETS: Final = 16
 _CUT: Final = MAX_PART - 1 - 2 * _DIGEST_OCTETS
+
+# Compiled templates that are kept: thousands of limits have a few between them.
+MAX_KEPT: Final = 256
 
 # What stays as it is. All else has a meaning here, in Redis, in SCAN's patterns or in an operator's shell.
 _SAFE = re.compile(r"[A-Za-z0-9@._+=/-]*")
@@ -113,6 +117,7 @@ def encode(text: str) -> str:
     return f"{encoded[:_CUT]}~{hashlib.blake2b(octets, digest_size=_DIGEST_OCTETS).hexdigest()}"
 
 
+@functools.lru_cache(MAX_KEPT)
 def compile_key(template: str, event: Event, prefixes: Prefixes, *, distinct: bool = False) -> KeyTemplate:
     """distinct: the template tells events of one subject apart, and may name what is no subject.
 

@@ -38,8 +38,11 @@ def choose(routes: Sequence[Route[F]], facts: F) -> Choice[F]:
     one are not asked.
     """
     decided = True
-    asked = ((route, route.matches(facts)) for route in routes)
-    for route, answer in routes.answers(facts) if isinstance(routes, RouteTable) else asked:
+    if isinstance(routes, RouteTable):
+        answers = routes.answers(facts)
+    else:
+        answers = ((route, route.matches(facts)) for route in routes)
+    for route, answer in answers:
         if answer:
             return Choice(route, decided)
         if answer is None:

@@ -16,6 +16,7 @@ from smtpgate.policy.model import Event as PolicyEvent
 from smtpgate.session.client import Client, text_of
 from smtpgate.session.policing import Account, Policing
 from smtpgate.session.ports import (
+    AddressTarget,
     AuthAnswer,
     Authenticator,
     AuthGranted,
@@ -23,7 +24,10 @@ from smtpgate.session.ports import (
     AuthRefused,
     AuthUnavailable,
     AuthWait,
+    BackendRefused,
+    PoolTarget,
     Ports,
+    Target,
 )
 from smtpgate.session.records import AuthRecord
 from smtpgate.smtp import replies, sasl
@@ -35,6 +39,15 @@ from smtpgate.smtp.server import ServerProtocol
 # (reference/auth_http.md section 6.3). Ten questions are more than any shaping needs.
 MAX_WAIT_ANSWERS: Final = 10
 SALT_OCTETS: Final = 8  # nginx draws 31 bits; a guess must not be worth trying
+
+
+def target_of(granted: AuthGranted) -> Target | None:
+    """Where an answer of the auth service sends the client; None where the proxy's own routes decide."""
+    if granted.pool is not None:
+        return PoolTarget(granted.pool)
+    if granted.server is not None and not granted.own_routes:
+        return AddressTarget(*granted.server)
+    return None
 
 
 class Login:
@@ -151,7 +164,7 @@ class Login:
         assert authenticator is not None, "a listener that asks has auth_http; the configuration sees to it"
         answer = self._until_decided(authenticator, query)
         if isinstance(answer, AuthGranted):
-            return answer
+            return answer if self._leads_anywhere(answer) else unavailable
         if isinstance(answer, AuthRefused):
             if answer.wait > 0:
                 self._pause(answer.wait)
@@ -159,6 +172,17 @@ class Login:
         assert isinstance(answer, AuthUnavailable)
         self._unavailable(answer.reason)
         return unavailable
+
+    def _leads_anywhere(self, granted: AuthGranted) -> bool:
+        """A yes that sends the client where nobody may go is no answer: whoever was let in would be told so later."""
+        target = target_of(granted)
+        try:
+            if target is not None:
+                self._ports.backends.check(target)
+        except BackendRefused as refused:
+            self._unavailable(str(refused))
+            return False
+        return True
 
     def _unavailable(self, reason: str) -> None:
         self._ports.journal.error("auth_unavailable", **self._client.who().fields(), reason=reason)

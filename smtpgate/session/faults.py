@@ -28,6 +28,11 @@ def refusal_of(fault: Exception) -> Reply | None:
     return farewell if farewell is not None and farewell.code >= 400 and farewell.code != 421 else None
 
 
+def words_of(fault: Exception) -> Reply | None:
+    """What the backend itself has said, in the place of a greeting or in the handshake."""
+    return fault.reply if isinstance(fault, HandshakeRefused) else None
+
+
 def told(fault: Exception | None) -> Reply:
     """What the client hears of a backend that was lost in its transaction (reference/security.md section 3)."""
     return replies.BACKEND_CONFUSED if isinstance(fault, LinkLost) and fault.garbled else replies.BACKEND_LOST

@@ -126,7 +126,7 @@ class Session:
             certificate_required=settings.certificate_required,
             greeting_delay=settings.greeting_delay,
         )
-        self._relay = Relay(ports, server_name, session, self._attending)
+        self._relay = Relay(ports, server_name, session, self._attending, self._abort_on_close)
         self._login = Login(
             ports,
             self._client,
@@ -317,7 +317,10 @@ class Session:
         self._mailing.reset("STARTTLS")
         self._login.forget()
         self._relay.close()
-        tls = self._stream.start_tls(Deadline(self._ports.clock, TLS_HANDSHAKE_TIMEOUT))
+        try:
+            tls = self._stream.start_tls(Deadline(self._ports.clock, TLS_HANDSHAKE_TIMEOUT))
+        except StreamTimeout:  # a 421 in clear would stand in the middle of a handshake (RFC 3207 section 4)
+            raise StreamLost("TLS handshake did not end in time") from None
         self._protocol.tls_started()
         served = self._client.peer.host
         self._client.forget(tls, self._ports.clock.now())

@@ -82,7 +82,10 @@ class BackendLink:
             self.check_silent("before it was asked")
         deadline = deadline or Deadline(self._clock, COMMAND_TIMEOUT)
         self._write(self._registered(self._protocol.send, *commands), deadline)
-        return self._replies(len(commands), deadline)
+        replies = self._replies(len(commands), deadline)
+        if len(commands) > 1 and self._protocol.has_buffered:
+            self._check_surplus()
+        return replies
 
     def start_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> None:
         """TLS behind a 220 to STARTTLS; EHLO comes next. Raises LinkLost: there is no way back to clear text.
@@ -187,6 +190,15 @@ class BackendLink:
             raise LinkLost("backend takes no more data", silent=True) from None
         except StreamLost as lost:
             raise self._unasked(str(lost)) from None
+
+    def _check_surplus(self) -> None:
+        """More came with the replies to a group than answers it: which of them answers what, nobody can tell. A
+        farewell is no answer. Raises LinkLost.
+        """
+        try:
+            self._protocol.next_reply()
+        except BackendProtocolError as fault:
+            raise self._lost(fault) from None
 
     def _unasked(self, reason: str) -> LinkLost:
         """With what the backend has said before it was asked, or hung up, as far as it is here already."""

@@ -12,11 +12,11 @@ from typing import Final
 
 from smtpgate.policy.fields import canonical_domain
 from smtpgate.policy.model import Event, Facts, grown
-from smtpgate.session.auth import Login
+from smtpgate.session.auth import Login, target_of
 from smtpgate.session.client import Client
 from smtpgate.session.intake import Intake
 from smtpgate.session.policing import Account, Policing
-from smtpgate.session.ports import AddressTarget, AuthGranted, Identity, PoolTarget, Ports, Target
+from smtpgate.session.ports import AuthGranted, Identity, PoolTarget, Ports, Target
 from smtpgate.session.records import DenialRecord, Timings, TransactionRecord
 from smtpgate.session.relay import Relay
 from smtpgate.smtp import replies
@@ -285,10 +285,9 @@ class Mailing:
                 return answer
             self._client.admitted(answer, keep=self._envelope == "first")
             granted = answer
-        if granted is not None and granted.pool is not None:
-            return PoolTarget(granted.pool)
-        if granted is not None and granted.server is not None and not granted.own_routes:
-            return AddressTarget(*granted.server)
+        named = None if granted is None else target_of(granted)
+        if named is not None:
+            return named
         routed = self._ports.policy.route(facts)
         if routed is None:
             reason = "auth_http names no way, and no route"

@@ -1,6 +1,7 @@
 """What a session needs from the world, as Protocols and frozen values. Drivers implement them; tests fake them.
 
-Owns the words in which a session and its drivers speak; refuses to know how any of it is done.
+Owns the words in which a session and its drivers speak; refuses to know how any of it is done. Who only looks on is
+met in `observing`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.journal import Journal
-from smtpgate.live import SessionView
 from smtpgate.policy.model import Decision, Event, Facts, Paid, Shape, Slot
 from smtpgate.routing.model import BackendSettings, Failover
-from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
+from smtpgate.session.observing import Records
 from smtpgate.session.streams import Peer, TlsInfo
 from smtpgate.smtp.replies import Reply
 
@@ -303,6 +303,9 @@ class Attending(Protocol):
 
 
 class Backends(Protocol):
+    def check(self, target: Target) -> None:
+        """Raises BackendRefused for what nobody may be sent to now: an unknown pool, a forbidden address."""
+
     def plan(self, target: Target) -> Failover:
         """How hard to try. Raises BackendRefused (an unknown pool)."""
 
@@ -350,30 +353,6 @@ class Token(Protocol):
 class MakeSpool(Protocol):
     def __call__(self, memory: int) -> Spool:
         """An empty spool that keeps `memory` octets in memory, and the rest in a temporary file."""
-
-
-class LiveSession(Protocol):
-    @property
-    def id(self) -> str:
-        """As its records have it (`Who.session`)."""
-
-    def view(self) -> SessionView:
-        """What it is doing now."""
-
-
-class Records(Protocol):
-    """Told of what has ended. Nothing here raises or waits: mail flows whatever becomes of its records."""
-
-    def opened(self, session: LiveSession) -> None:
-        """A session begins; session() tells its end."""
-
-    def session(self, record: SessionRecord) -> None: ...
-
-    def authentication(self, record: AuthRecord) -> None: ...
-
-    def transaction(self, record: TransactionRecord) -> None: ...
-
-    def denial(self, record: DenialRecord) -> None: ...
 
 
 class Draining(Protocol):

@@ -15,7 +15,7 @@ from smtpgate.clock import Deadline
 from smtpgate.policy.fields import canonical_domain
 from smtpgate.routing.model import BackendSettings
 from smtpgate.session import handshake
-from smtpgate.session.faults import ReplayRefused, is_personal, refusal_of, told
+from smtpgate.session.faults import ReplayRefused, is_personal, refusal_of, told, words_of
 from smtpgate.session.handshake import HandshakeRefused, IdentityUntellable, TlsMissing
 from smtpgate.session.link import MAX_UNANSWERED, BackendLink, LinkLost
 from smtpgate.session.ports import (
@@ -43,8 +43,9 @@ class Relay:
     Between transactions the connection is kept for the session's next one, and at the session's end for another
     session, if its last word was that it took a message: whoever comes next shall not pay for anybody's errors.
 
-    attending(): a context for waits in a pool's queue, with nothing left unsent; it ends, with StreamLost, when the
-    client has gone. sought: seconds that went into the search for backends, up to their accepted handshakes.
+    attending(): a context for waits in a pool's queue, with nothing left unsent. abort_on_close(): one for all waits
+    before the text. Both end, with StreamLost, when the client has gone: others may want its place. sought: seconds
+    that went into the search for backends, up to their accepted handshakes.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Relay:
         server_name: str,
         session_id: str,
         attending: Attending = nullcontext,
+        abort_on_close: Attending = nullcontext,
     ) -> None:
         self._ports = ports
         self._attending = attending
+        self._abort_on_close = abort_on_close
         self.sought = 0.0
         self._server_name = server_name
         self._session_id = session_id
@@ -110,7 +113,8 @@ class Relay:
         if not self._accepted:
             domain = canonical_domain(rcpt.recipient.domain)
             self._seeker = Seeker(identity.addr, identity.login, domain, identity.peer, identity.tls)
-        reply = self._attempt("rcpt", lambda link: self._send_rcpt(link, rcpt))
+        with self._abort_on_close():
+            reply = self._attempt("rcpt", lambda link: self._send_rcpt(link, rcpt))
         if reply.positive and self._verdict is None:
             self._accepted.append(rcpt)
         return reply
@@ -123,7 +127,8 @@ class Relay:
         if self._verdict is not None:
             return self._verdict
         self._chunked = chunked
-        reply = self._attempt("data_start", self._start_text)
+        with self._abort_on_close():
+            reply = self._attempt("data_start", self._start_text)
         self._remains = self._text is None and self._lease is not None
         if self._text is not None and self._tries.allowed("buffered"):
             self._spool = self._ports.spool(self._tries.failover.buffer)
@@ -261,7 +266,8 @@ class Relay:
     def _attempt(self, stage: Stage, step: Callable[[BackendLink], Reply]) -> Reply:
         """Run a step on the backend; when the backend fails, on the next one, until all tries are used up."""
         assert self._bound is not None
-        fault: Exception | None = None
+        # Words, and not the exception: its traceback has this frame, and the circle would hold the whole session.
+        lost, words, personal = replies.BACKEND_LOST, None, False
         self.outage = False
         tries = self._tries
         try:
@@ -276,16 +282,16 @@ class Relay:
                     self._rested = False
                     return reply
                 except (LinkLost, HandshakeRefused, TlsMissing, DialFailed) as failed:
-                    fault = failed
+                    lost, words, personal = told(failed), words_of(failed), is_personal(failed)
                     replaceable = self._rested or tries.allowed(reached)
                     refusal = refusal_of(failed) if reached == "buffered" else None
-                    self._give_up(failed, refused=refusal is not None or is_personal(failed))
+                    self._give_up(failed, refused=refusal is not None or personal)
                     if refusal is not None or not replaceable:
-                        self._verdict, self.outage = refusal or told(failed), refusal is None
+                        self._verdict, self.outage = refusal or lost, refusal is None
                         return self._verdict
             # Whoever was told that a recipient is fine had a mail server, and hears that it was lost.
-            nobody = told(fault) if self._accepted else self._ports.backends.unavailable(self._bound[0])
-            self._verdict, self.outage = nobody, not is_personal(fault)
+            nobody = lost if self._accepted else self._ports.backends.unavailable(self._bound[0])
+            self._verdict, self.outage = nobody, not personal
         except BackendRefused as refused:
             self._warn("no_backend", reason=str(refused))
             self._verdict, self.outage = refused.reply, True
@@ -299,7 +305,6 @@ class Relay:
             self._verdict = replies.INTERNAL_ERROR  # whose name fits no command could try for ever: no outage
         except encode.ExtensionMissing:
             self._verdict = replies.SMTPUTF8_MISSING
-        words = fault.reply if isinstance(fault, HandshakeRefused) else None
         # Whoever was told that a recipient is fine hears of our trouble as ours, never as a refusal.
         if words is not None and words.code >= 400 and self._settings.pass_error_message and not self._accepted:
             self._verdict = words.closing()

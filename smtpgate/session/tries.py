@@ -14,12 +14,15 @@ Stage = Literal["connect", "rcpt", "data_start", "buffered"]
 STAGES: Final[tuple[Stage, ...]] = ("connect", "rcpt", "data_start", "buffered")
 """How far a transaction has come with a backend, in the words of `failover.until`."""
 
+# Until the pool is known. One object: a session has three Tries.
+_UNTOLD: Final = Failover()
+
 
 class Tries:
     """Of one transaction. failover: the pool's. tried: backends that failed. turn: the time of the present try."""
 
     def __init__(self, clock: Clock) -> None:
-        self.failover = Failover()
+        self.failover = _UNTOLD
         self.tried: set[str] = set()
         self.turn = Deadline(clock, self.failover.deadline)
         self._clock = clock

@@ -92,7 +92,8 @@ class ClientProtocol:
         self._awaited: deque[Verb] = deque([Verb.GREETING])
         self._extensions = EMPTY
         self._farewell: Reply | None = None
-        self._failure: BackendProtocolError | None = None
+        # The exception itself would hold all who have seen it, and so ourselves.
+        self._failure: tuple[type[BackendProtocolError], str] | None = None
         self._eof = False
 
     # --- what is known --------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ class ClientProtocol:
         on the way, sent octets behind its 220 in clear: they would be read as replies from inside TLS.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failed_before()
         if self._state is not ClientState.TLS:
             raise LocalProtocolError(f"TLS started in state {self._state.value}, expected a 220 to STARTTLS")
         if self._parser.buffered:
@@ -200,8 +201,8 @@ class ClientProtocol:
         ConnectionEnded if the stream ended while replies are awaited.
         """
         if self._state is ClientState.CLOSED:
-            if self._failure is not None and (self._awaited or not isinstance(self._failure, ConnectionEnded)):
-                raise self._failure
+            if self._failure is not None and (self._awaited or self._failure[0] is not ConnectionEnded):
+                raise self._failed_before()
             return None
         try:
             reply = self._parser.next_reply()
@@ -273,15 +274,16 @@ class ClientProtocol:
             if self._failure is None and self._parser.buffered:
                 raise self._fail(ProtocolViolation("part of a reply that nobody asked for"))
         if self._failure is not None:
-            raise self._failure
+            raise self._failed_before()
 
     def _end(self) -> None:
         """The stream ended and all replies are taken. An idle backend may leave; a busy one has failed us."""
         part = " inside a reply" if self._parser.buffered else ""
         due = f" before the reply to {self._awaited[0].value}" if self._awaited else ""
-        error = self._fail(ConnectionEnded(f"the backend closed the connection{part}{due}"))
+        reason = f"the backend closed the connection{part}{due}"
         if self._awaited:
-            raise error
+            raise self._fail(ConnectionEnded(reason))
+        self._fail(ConnectionEnded(reason))
 
     def _leave(self, reply: Reply, reason: str) -> None:
         self._farewell = reply
@@ -289,8 +291,13 @@ class ClientProtocol:
 
     def _fail(self, error: BackendProtocolError) -> BackendProtocolError:
         self._state = self._ahead = ClientState.CLOSED
-        self._failure = error
+        self._failure = type(error), str(error)
         return error
+
+    def _failed_before(self) -> BackendProtocolError:
+        assert self._failure is not None
+        kind, reason = self._failure
+        return kind(reason)
 
 
 def _verb(command: bytes) -> Verb:

@@ -56,7 +56,7 @@ class ReplyParser:
         self._code = 0  # of the unfinished reply, if there are lines of one
         self._lines: list[str] = []
         self._held = 0  # octets of the unfinished reply that have left the buffer
-        self._error: ReplyError | None = None
+        self._error: str | None = None  # an exception would hold whoever has read it, and so ourselves
 
     @property
     def buffered(self) -> int:
@@ -74,11 +74,11 @@ class ReplyParser:
         Raises ReplyError.
         """
         if self._error is not None:
-            raise self._error
+            raise ReplyError(self._error)
         try:
             return self._parse()
         except ReplyError as error:
-            self._error = error
+            self._error = str(error)
             raise
 
     def _parse(self) -> Reply | None:
