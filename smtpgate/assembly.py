@@ -11,6 +11,7 @@ import os
 import random
 import secrets
 import socket
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -88,7 +89,7 @@ def build_gate(started: Started, node: NodeFile | None, metrics: MetricsFolder |
     conf = started.config
     clock = SystemClock()
     # Of this process alone, since it begins after the fork. It spreads load and retries: nobody gains by a guess.
-    chance = random.Random().random  # noqa: S311
+    chance = random.Random().random  # noqa: S311 - as said
     journal = open_journal(conf.log.format, conf.log.level, to=conf.log.to, gathered=True).bind(pid=os.getpid())
     dial = _dialler(clock, journal).dial
     backends = PoolBackends(
@@ -113,7 +114,7 @@ def build_gate(started: Started, node: NodeFile | None, metrics: MetricsFolder |
         token=secrets.token_hex,
         waiting=lines.waiting,
     )
-    gevent.spawn(_renew, engine)
+    gevent.spawn(_renew, engine, journal)
     authenticators = _authenticators(conf, clock, journal)
 
     def replace_pools(pools: Mapping[str, PoolSpec]) -> None:
@@ -150,7 +151,7 @@ def build_gate(started: Started, node: NodeFile | None, metrics: MetricsFolder |
         status = _watch(conf, started.snapshot, policies, journal, clock)
         watch.start(Probes(clock, Prober(clock, dial, conf.server_name), chance, watch.found, journal))
     publisher = _publisher(conf, live, backends, engine, status, journal, clock)
-    gate.metrics = counting.start(engine, backends, started.tls, status, gevent.spawn)
+    gate.metrics = counting.start(gate, engine, backends, started.tls, status, gevent.spawn)
     return gate
 
 
@@ -175,11 +176,14 @@ def _held(key: str, live: LiveRecords, counting: ProxyMetrics) -> None:
     counting.held(limit)
 
 
-def _renew(engine: Engine) -> None:
+def _renew(engine: Engine, journal: Journal) -> None:
     """Whoever holds a place holds it for as long as its session lives."""
     while True:
         gevent.sleep(RENEW_INTERVAL)
-        engine.renew()
+        try:
+            engine.renew()
+        except Exception:  # noqa: BLE001 - a bug of ours must not let all places lapse
+            journal.error("bug", traceback=traceback.format_exc(limit=-6))
 
 
 def _watch(

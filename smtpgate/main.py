@@ -7,9 +7,11 @@ from `gunicorn -c conf/gunicorn.proxy.py`. What a worker is made of is `assembly
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -23,14 +25,16 @@ from smtpgate.assembly import Started, build_gate
 from smtpgate.document import DocumentError, Problem
 from smtpgate.drivers import privileges
 from smtpgate.drivers.arbiter import ProxyArbiter, let_go
-from smtpgate.drivers.journal import logging_config, open_journal
+from smtpgate.drivers.journal import open_journal
 from smtpgate.drivers.listener import Gate
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
 from smtpgate.drivers.listening import BACKLOG, Bind
+from smtpgate.drivers.loghandler import logging_config
 from smtpgate.drivers.metricsfolder import MetricsFolder, hand_over
 from smtpgate.drivers.nodestate import NodeFile
 from smtpgate.drivers.policyfile import PolicyFolder, load_or_last_good
 from smtpgate.drivers.sidefiles import FilesOnDisk
+from smtpgate.journal import FileTarget
 from smtpgate.session import flow
 
 # What every message runs through is extension modules where mypyc made some (setup.py).
@@ -45,7 +49,8 @@ WORKER_TIMEOUT: Final = 30  # seconds without a heartbeat before the arbiter rep
 
 def tls_of(path: Path, conf: config.Config, before: Started | None) -> Mapping[str, ListenerTls]:
     """The TLS of the listeners that have any. before: what was in force; a listener whose settings are still the same
-    keeps its own, and so its tickets stay good. Raises DocumentError for files that have just changed.
+    keeps its own, and so its tickets stay good. Its files, if they have changed, are read and not yet used: that is
+    for `InForce.settle`. Raises DocumentError for files that have just changed.
     """
     made: dict[str, ListenerTls] = {}
     for index, one in enumerate(conf.listeners):
@@ -58,7 +63,7 @@ def tls_of(path: Path, conf: config.Config, before: Started | None) -> Mapping[s
                 made[one.name] = ListenerTls(settings)
             else:
                 # Its files may have changed, and workers may not be allowed to read them.
-                known.refresh()
+                known.prepare()
                 made[one.name] = known
         except (OSError, ValueError) as error:
             where = ("listeners", index, "certificate")
@@ -100,12 +105,40 @@ class InForce:
     def renew(self) -> bool:
         """Read the configuration again; False leaves everything as it is, and the problems are printed."""
         try:
-            self.started = check(self._path, self.started)
+            renewed = check(self._path, self.started)
+            self._same_account(renewed.config)
+            _give(renewed.config)
+            self.metrics = self.metrics or metrics_folder(renewed.config)
         except DocumentError as error:
             _complain(error)
             return False
-        self.metrics = self.metrics or metrics_folder(self.started.config)
+        except Exception as error:  # noqa: BLE001 - out of the arbiter's loop it would end the service
+            traceback.print_exc()
+            self.refuse(f"{type(error).__name__}: {error}; nothing has changed")
+            return False
+        self.started = renewed
         return True
+
+    def settle(self) -> None:
+        """What was read is what the next workers begin with: nothing is left that could refuse it."""
+        for name, tls in self.started.tls.items():
+            try:
+                tls.take_up()
+            except (OSError, ValueError) as error:
+                self.refuse(f"listener {name}: its certificate has changed again: {error}; that of before stays")
+
+    def _same_account(self, conf: config.Config) -> None:
+        """Raises DocumentError where the workers are to be somebody else: what the old ones have made and the new
+        ones go on with (metrics, state_dir, the log) would be closed to them. Nor does root give away files that lie
+        in a folder of somebody else's: it may be led elsewhere by a link.
+        """
+        old, new = self.started.config.account, conf.account
+        if (old and (old.uid, old.gid)) != (new and (new.uid, new.gid)):
+            was = "nobody in particular" if old is None else f"{old.name} ({old.uid}:{old.gid})"
+            message = f"cannot change while the proxy runs, it was {was}"
+            raise DocumentError(
+                [Problem(str(self._path), 1, 1, ("user",), message, "the user of before, or a restart")]
+            )
 
     def gate(self) -> Gate:
         """In a worker: all that it is made of."""
@@ -278,18 +311,33 @@ def main(path: Path, only_check: bool) -> None:
     Proxy(path, started).run()
 
 
+def _give(conf: config.Config) -> None:
+    """What workers write to, and may not make themselves, is theirs; the log before anybody of us opens it, since a
+    file that root makes is closed to them. Where the log cannot be given, who opens it tells why.
+    """
+    if conf.account is None:
+        return
+    uid, gid = conf.account.uid, conf.account.gid
+    if isinstance(conf.log.to, FileTarget):
+        with contextlib.suppress(OSError):
+            privileges.give_log(conf.log.to.path, uid, gid)
+    if conf.state_dir is not None:
+        try:
+            privileges.give_folder(conf.state_dir, uid, gid)
+        except OSError as error:
+            advice = f"{error}; the last good policies are not kept"
+            journal = open_journal(conf.log.format, conf.log.level, to=conf.log.to)
+            journal.warning("config", about="state_dir", advice=advice)
+
+
 def _prepare(started: Started) -> None:
     """For the first process, before it binds. What is valid and still worth a word is told."""
     privileges.protect()
     conf = started.config
+    _give(conf)
     journal = open_journal(conf.log.format, conf.log.level, to=conf.log.to)
     if (advice := privileges.advice(None if conf.account is None else conf.account.uid)) is not None:
         journal.warning("config", about="user", advice=advice)
-    if conf.account is not None and conf.state_dir is not None:
-        try:
-            privileges.give_folder(conf.state_dir, conf.account.uid, conf.account.gid)
-        except OSError as error:
-            journal.warning("config", about="state_dir", advice=f"{error}; the last good policies are not kept")
     if started.broken is not None:
         journal.warning(
             "config", about="policies", advice="the folder is broken: the last good policies are in force"

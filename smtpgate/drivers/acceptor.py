@@ -1,10 +1,9 @@
 """Accepting connections of one listening socket, so that there is always somebody who answers.
 
-A gevent StreamServer, of which three things are not good enough here and are overridden. While its pool is full it
-stops accepting, so that clients wait in the backlog for nothing: we have no pool, and whoever may not come in is told
-so. Where no descriptor is left it prints a traceback and waits up to a second, without a word to anybody
-(reference/security.md F4): the reserve descriptor answers. And it makes a greenlet for every connection: one that is
-turned away gets none.
+What gevent's StreamServer does, but for three things. While its pool is full it stops accepting, so that clients wait
+in the backlog for nothing: here whoever may not come in is told so. Where no descriptor is left it prints a traceback
+and waits up to a second, without a word to anybody (reference/security.md F4): here the reserve descriptor answers.
+And it makes a greenlet for every connection: one that is turned away gets none.
 
 Owns accept() and what can go wrong with it. Refuses to know who may come in and what is said (`listener.Gate`).
 """
@@ -12,20 +11,22 @@ Owns accept() and what can go wrong with it. Refuses to know who may come in and
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import gevent
 import gevent.socket
-from gevent.server import StreamServer
 
 from smtpgate.drivers.admission import Refusal
-from smtpgate.drivers.descriptors import ReserveDescriptor
+from smtpgate.drivers.descriptors import KERNEL_POLL, ReserveDescriptor
 
-# Connections that one wake-up takes; between two of them sessions get their turn. gevent's default.
+# Connections that one wake-up takes; between two of them sessions get their turn. StreamServer's.
 MAX_ACCEPT: Final = 100
-# Seconds until the next try where even the reserve was of no use. gevent waits up to 1.
+# Seconds until the next try where even the reserve was of no use. StreamServer waits up to 1.
 PAUSE: Final = 0.1
+LIBEV_READ: Final = 1  # EV_READ, as gevent.socket itself writes it
 
 # No descriptor is left, in this process or in all.
 NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -45,7 +46,7 @@ class Doorkeeper(Protocol):
         """Tell the client; closes the socket."""
 
 
-class Acceptor(StreamServer):
+class Acceptor:
     """Accepts from the non-blocking `sock`, the listener `index` of the doorkeeper, from start() to close().
 
     serve: is given index, socket and address of who was admitted; must not block. most: connections a wake-up; 1
@@ -61,18 +62,56 @@ class Acceptor(StreamServer):
         reserve: ReserveDescriptor,
         most: int = MAX_ACCEPT,
     ) -> None:
-        super().__init__(sock)
-        if sock.family != socket.AF_UNIX:
+        # Asked for once: it takes longer than accept() itself.
+        self._family = sock.family
+        if self._family != socket.AF_UNIX:
             # Inherited by all that are accepted (tcp(7)): see SocketStream, for which it is a system call each.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.max_accept = most
+        self._sock, self._most = sock, most
         self._index, self._doorkeeper, self._serve, self._reserve = index, doorkeeper, serve, reserve
+        self._loop = gevent.get_hub().loop
+        self._poller = KERNEL_POLL()
+        self._poller.register(sock.fileno(), select.POLLIN)
+        self._watcher: Any = None
+        self._timer: Any = None
 
-    def do_read(self) -> Connection | None:  # type: ignore[override] # as gevent's own, which its types do not tell
-        """Called by the hub. The next connection; None ends this wake-up, and another follows if there are more."""
+    def start(self) -> None:
+        if self._watcher is None:
+            self._watcher = self._loop.io(self._sock.fileno(), LIBEV_READ)
+            self._watcher.start(self._accept)
+
+    def close(self) -> None:
+        """Accept nobody any more, and close the socket."""
+        self._stop()
+        self._sock.close()
+
+    def _stop(self) -> None:
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._watcher = self._timer = None
+
+    def _accept(self) -> None:
+        """Called by the hub. Who is not taken now wakes us again at once."""
+        for taken in range(self._most):
+            # To look whether there is one more takes a tenth of the exception that says so.
+            if taken and not self._poller.poll(0):
+                return
+            connection = self._next()
+            if connection is None:
+                return
+            sock, address = connection
+            refusal = self._doorkeeper.admit(self._index, address)
+            if refusal is None:
+                self._serve(self._index, sock, address)
+            else:
+                self._doorkeeper.turn_away(self._index, sock, address, refusal)
+
+    def _next(self) -> Connection | None:
         try:
             return self._take()
-        except BlockingIOError:  # another process was faster
+        except BlockingIOError:  # that was the last one, or another process was faster
             return None
         except OSError as error:
             if error.errno in GONE:
@@ -81,21 +120,10 @@ class Acceptor(StreamServer):
                 self._pause()
             return None
 
-    def do_handle(self, *connection: Any) -> None:
-        sock, address = connection
-        refusal = self._doorkeeper.admit(self._index, address)
-        if refusal is None:
-            self.handle(sock, address)
-        else:
-            self._doorkeeper.turn_away(self._index, sock, address, refusal)
-
-    def handle(self, sock: gevent.socket.socket, address: Any) -> None:
-        self._serve(self._index, sock, address)
-
     def _take(self) -> Connection:
         # accept() would wait, and nobody waits in the hub.
-        descriptor, address = self.socket._accept()  # type: ignore[attr-defined] # as StreamServer does
-        return gevent.socket.socket(self.socket.family, self.socket.type, 0, fileno=descriptor), address
+        descriptor, address = self._sock._accept()  # type: ignore[attr-defined] # as StreamServer does
+        return gevent.socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=descriptor), address
 
     def _turn_away_one(self) -> bool:
         """With the one descriptor that is free now: whether it was of any use."""
@@ -110,6 +138,10 @@ class Acceptor(StreamServer):
 
     def _pause(self) -> None:
         """The connection stays in the backlog, and would wake us at once again."""
-        self.stop_accepting()
-        self._timer = self.loop.timer(PAUSE)
-        self._timer.start(self._start_accepting_if_started)  # type: ignore[attr-defined, call-arg] # BaseServer's way
+        self._stop()
+        self._timer = self._loop.timer(PAUSE)
+        self._timer.start(self._resume)
+
+    def _resume(self) -> None:
+        self._stop()
+        self.start()

@@ -6,36 +6,73 @@ Owns the names of their fields; what there is nothing to say of is left out. Ref
 
 from __future__ import annotations
 
-from smtpgate.journal import Journal
-from smtpgate.session.ports import LiveSession
+from typing import Final
+
+from smtpgate.journal import RowJournal
+from smtpgate.session.observing import LiveSession
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord, Who
+
+CLIENT: Final = ("session", "client", "listener", "user", "name", "helo", "tls")
+SESSION: Final = (*CLIENT, "transactions", "seconds", "end")
+TRANSACTION: Final = (
+    *CLIENT,
+    "transaction",
+    "sender",
+    "rcpts",
+    "recipients",
+    "rcpts_refused",
+    "size",
+    "seconds",
+    "auth_seconds",
+    "policy_seconds",
+    "connect_seconds",
+    "data_seconds",
+    "pool",
+    "route",
+    "backend",
+    "replays",
+    "reply",
+    "queue_id",
+    "outcome",
+)
 
 
 class AccessLog:
     """Records that are written down."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: RowJournal) -> None:
         self._journal = journal
+        self._sessions = journal.rows("session", SESSION)
+        self._transactions = journal.rows("transaction", TRANSACTION)
 
     def opened(self, session: LiveSession) -> None:
         """A session has nothing to say before its end."""
 
     def session(self, record: SessionRecord) -> None:
-        fields = _who(record.who)
-        fields |= {
-            "name": record.who.name,
-            "helo": record.who.helo,
-            "tls": record.who.tls,
-            "transactions": record.transactions,
-        }
-        if record.impostures:
-            fields["impostures"] = record.impostures
-        fields["seconds"] = round(record.seconds, 3)
-        fields["end"] = record.end
-        self._journal.info("session", **fields)
+        who = record.who
+        more: dict[str, object] | None = None
+        if who.via or record.impostures:
+            more = _via(who)
+            if record.impostures:
+                more["impostures"] = record.impostures
+        self._sessions.add(
+            (
+                who.session,
+                who.client,
+                who.listener,
+                who.user,
+                who.name,
+                who.helo,
+                who.tls,
+                record.transactions,
+                record.seconds,
+                record.end,
+            ),
+            more,
+        )
 
     def authentication(self, record: AuthRecord) -> None:
-        fields = _who(record.who)
+        fields = record.who.fields()
         fields |= {
             "login": record.login,
             "method": record.method,
@@ -45,7 +82,7 @@ class AccessLog:
         self._journal.info("auth", **fields)
 
     def denial(self, record: DenialRecord) -> None:
-        fields = _who(record.who)
+        fields = record.who.fields()
         fields |= {
             "transaction": record.transaction,
             "at": record.at,
@@ -61,49 +98,49 @@ class AccessLog:
             self._journal.warning("denied", **fields, held=round(record.held, 3))
 
     def transaction(self, record: TransactionRecord) -> None:
-        reply, timings = record.reply, record.timings
-        fields = _who(record.who)
-        fields |= {
-            "name": record.who.name,
-            "helo": record.who.helo,
-            "tls": record.who.tls,
-            "transaction": record.transaction,
-            "sender": record.sender,
-            "rcpts": record.accepted,
-            "recipients": list(record.recipients),
-            "rcpts_refused": record.rejected,
-            "size": record.size,
-            "seconds": round(record.seconds, 3),
-            "auth_seconds": round(timings.auth, 3),
-            "policy_seconds": round(timings.policy, 3),
-            "connect_seconds": round(timings.connect, 3),
-            "data_seconds": round(timings.data, 3),
-            "pool": record.pool,
-            "route": record.route,
-            "backend": record.backend,
-            "replays": record.replays,
-            "reply": None if reply is None else f"{reply.code} {reply.text}",
-            "queue_id": record.queue_id,
-            "outcome": record.outcome,
-        }
-        if record.denial is not None:
-            fields |= _limit(record.denial)
-        if record.forwarded:
-            fields["xforward"] = record.forwarded
-        self._journal.info("transaction", **fields)
+        who, reply, timings = record.who, record.reply, record.timings
+        more: dict[str, object] | None = None
+        if who.via or record.denial is not None or record.forwarded:
+            more = _via(who)
+            if record.denial is not None:
+                more |= _limit(record.denial)
+            if record.forwarded:
+                more["xforward"] = record.forwarded
+        self._transactions.add(
+            (
+                who.session,
+                who.client,
+                who.listener,
+                who.user,
+                who.name,
+                who.helo,
+                who.tls,
+                record.transaction,
+                record.sender,
+                record.accepted,
+                record.recipients,
+                record.rejected,
+                record.size,
+                record.seconds,
+                timings.auth,
+                timings.policy,
+                timings.connect,
+                timings.data,
+                record.pool,
+                record.route,
+                record.backend,
+                record.replays,
+                None if reply is None else f"{reply.code} {reply.text}",
+                record.queue_id,
+                record.outcome,
+            ),
+            more,
+        )
 
 
-def _who(who: Who) -> dict[str, object]:
-    """The fields that every line of a session has; an empty `via` is left out."""
-    fields: dict[str, object] = {
-        "session": who.session,
-        "client": who.client,
-        "listener": who.listener,
-        "user": who.user,
-    }
-    if who.via:
-        fields["via"] = who.via
-    return fields
+def _via(who: Who) -> dict[str, object]:
+    """Who has spoken for the client, where somebody has."""
+    return {"via": who.via} if who.via else {}
 
 
 def _limit(denial: DenialRecord) -> dict[str, object]:

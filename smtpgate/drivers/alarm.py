@@ -28,14 +28,20 @@ class Alarm:
         self._waiting: greenlet | None = None
 
     def wait(self, watcher: Any, deadline: Deadline) -> None:
-        """Until a socket's watcher sees what it is made for. Raises TimeoutError."""
+        """Until a socket's watcher sees what it is made for. Raises TimeoutError.
+
+        As Hub.wait() does it, without its Waiter, which tells apart who switches here: here it is the watcher alone,
+        and whoever waits for a socket looks afterwards whether there is anything.
+        """
         if self._timer is None or deadline.at < self._rings:
             self._set(deadline)
         self._deadline = deadline
-        self._waiting = gevent.getcurrent()
+        self._waiting = waiting = gevent.getcurrent()
+        watcher.start(waiting.switch)
         try:
-            gevent.get_hub().wait(watcher)
+            gevent.get_hub().switch()
         finally:
+            watcher.stop()
             self._waiting = None
 
     def close(self) -> None:

@@ -51,6 +51,9 @@ class Configuration(Protocol):
     def renew(self) -> bool:
         """Read it again and put it in force; False, and told to the operator: it is broken, and nothing changed."""
 
+    def settle(self) -> None:
+        """What was read again is what the next workers begin with. Never raises."""
+
     def refuse(self, problem: str) -> None:
         """Tell the operator."""
 
@@ -118,6 +121,7 @@ class ProxyArbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
             self._configuration.started = earlier
             self._close_unused()
             return
+        self._configuration.settle()
         until = time.monotonic() + START_LIMIT
         if self._before is None:
             self._before = _Before(earlier, settings, self.LISTENERS, self.WORKERS, until)

@@ -1,7 +1,8 @@
 """The Authenticator that asks auth_http servers: which one, for how long, and when not to ask at all.
 
-Owns the total deadline over everything that a question takes, the order of servers, and the grants that are
-kept (authcache). A single server and its connections are authserver's, what is said is authwire's.
+Owns the total deadline over everything that a question takes, the order of servers, the grants that are kept
+(authcache), and that guessers have waited for each other before that deadline begins (authlane). A single server and
+its connections are authserver's, what is said is authwire's.
 
 The server that answered last is asked first; one that failed is asked last, until another one fails. The next
 one is asked only while not an octet of an answer has come: the server could not be reached, it hung up, or it used
@@ -25,12 +26,26 @@ from gevent import Timeout
 from smtpgate.clock import Clock, Deadline, SystemClock
 from smtpgate.drivers.authbreaker import AuthBreaker
 from smtpgate.drivers.authcache import GrantCache
+from smtpgate.drivers.authlane import Lane
 from smtpgate.drivers.authserver import MAX_CONNECTIONS, Answered, AuthServer, BrokenOffError, UnansweredError
 from smtpgate.drivers.authwire import WireError
+from smtpgate.drivers.turns import OverloadError
 from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
 
 SECRET_OCTETS: Final = 32
 NOT_ASKED: Final = "no auth server was asked: none of them answers"
+# RFC 4954 section 6: the client may try again. In the words of our auth service, which says so where it is too much.
+TOO_MANY_GUESSES: Final = AuthRefused("454 4.7.0", "Too many logins in progress, try again later", wait=1.0)
+
+
+class _Overdue(BaseException):
+    """Thrown where the whole question takes too long. A Timeout that is raised would hold the frame that has it in a
+    variable, and so the session.
+    """
+
+
+class _Unbegun(BaseException):
+    """Thrown where one server has used up its part without a first octet."""
 
 
 class AuthHttp:
@@ -80,6 +95,7 @@ class AuthHttp:
         ]
         self._breakers = [AuthBreaker() for _ in self._servers]
         self._first = 0  # the one that answered last
+        self._lane = Lane(self._clock)
         self._cache = GrantCache(self._clock, cache, secrets.token_bytes(SECRET_OCTETS))
 
     def __repr__(self) -> str:
@@ -100,7 +116,16 @@ class AuthHttp:
         granted = self._cache.find(query)
         if granted is not None:
             return granted
-        limit = Timeout.start_new(self._timeout)
+        try:
+            with self._lane.turn(query):
+                answer = self._ask(query)
+        except OverloadError:
+            return TOO_MANY_GUESSES
+        self._lane.heard(query, answer)
+        return answer
+
+    def _ask(self, query: AuthQuery) -> AuthAnswer:
+        limit = Timeout.start_new(self._timeout, _Overdue)
         try:
             return self._ask_in_turn(query, limit)
         finally:
@@ -156,15 +181,13 @@ def _ask_one(server: AuthServer, query: AuthQuery, limit: Timeout, part: float |
     Raises UnansweredError, after which another server may be asked, and WireError, after which none; of these
     BrokenOffError where no whole answer came.
     """
-    patience = Timeout.start_new(part)
+    patience = Timeout.start_new(part, _Unbegun)
     try:
         return server.ask(query, began=patience.close, done=limit.close)
-    except Timeout as timeout:
-        if timeout is patience:
-            raise UnansweredError(f"no answer within {part:.1f} s") from None
-        if timeout is limit:
-            raise BrokenOffError(f"no answer within {limit.seconds:g} s") from None
-        raise
+    except _Unbegun:
+        raise UnansweredError(f"no answer within {part:.1f} s") from None
+    except _Overdue:
+        raise BrokenOffError(f"no answer within {limit.seconds:g} s") from None
     except OSError as error:
         raise BrokenOffError(f"{type(error).__name__}: {error}") from error
     finally:

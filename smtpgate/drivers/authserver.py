@@ -31,6 +31,7 @@ from gevent.monkey import get_original
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
 from smtpgate.drivers import authwire
+from smtpgate.drivers.tracebacks import let_go
 from smtpgate.session.ports import AuthAnswer, AuthQuery
 
 # Questions at once, to one server. gunicorn's default worker_connections is 1000; password hashing keeps a
@@ -165,6 +166,7 @@ class AuthServer:
         try:
             return self._pool.get_socket()
         except (OSError, UnicodeError, RuntimeError) as error:  # refused, TLS; no host name; pool closed
+            let_go(error)
             raise UnansweredError(f"{type(error).__name__}: {error}") from error
 
     def _fresh_connection(self) -> gevent.socket.socket:
@@ -236,7 +238,9 @@ def _drained(sock: gevent.socket.socket, received: int, length: int | None) -> b
                 received += len(chunk)
     except OSError:
         return False
-    return received == length
+    # A TLS record is decrypted as a whole: what was not read of it is in this process, where no poll will see it.
+    left = sock.pending() if isinstance(sock, gevent.ssl.SSLSocket) else 0
+    return received == length and not left
 
 
 # --- connections ---
@@ -272,7 +276,7 @@ class _UnixPool(_Pool):
         try:
             sock.settimeout(self.network_timeout)
             sock.connect(self._path)
-        except BaseException:
+        except BaseException:  # a killed greenlet, too, leaves no socket behind
             sock.close()
             raise
         return sock

@@ -156,6 +156,12 @@ class PoolBackends:
 
     # --- for a session -------------------------------------------------------------------------------------------
 
+    def check(self, target: Target, direct: Direct | None = None) -> None:
+        if isinstance(target, PoolTarget):
+            self._pool(target)
+        else:
+            self._permit(target, direct or self._direct)
+
     def plan(self, target: Target) -> Failover:
         if isinstance(target, AddressTarget):
             return Failover(attempts=0)
@@ -209,20 +215,20 @@ class PoolBackends:
         self, target: AddressTarget, seeker: Seeker, deadline: Deadline, direct: Direct
     ) -> BackendLease:
         name = f"{target.host}:{target.port}"
-        if not self._permitted(target, direct):
-            raise BackendRefused(
-                f"Auth-Server {name} is not allowed by backend.allow, or is a listener of ours",
-                replies.INTERNAL_ERROR,
-            )
+        self._permit(target, direct)
         way = Way("", name, target.host, target.port, direct.settings, ReuseSpec())
         return self._connect(name, way, None, seeker, deadline)
 
-    def _permitted(self, target: AddressTarget, direct: Direct) -> bool:
-        """An answer that may name any address could make us a client of anything (reference/security.md D9)."""
-        if target.port in self._own_ports and is_local(target.host):
-            return False
+    def _permit(self, target: AddressTarget, direct: Direct) -> None:
+        """An answer that may name any address could make us a client of anything (reference/security.md D9). Raises
+        BackendRefused.
+        """
         address = ipaddress.ip_address(target.host)
-        return not direct.allow or any(address in network for network in direct.allow)
+        allowed = not direct.allow or any(address in network for network in direct.allow)
+        if not allowed or (target.port in self._own_ports and is_local(target.host)):
+            name = f"{target.host}:{target.port}"
+            reason = f"Auth-Server {name} is not allowed by backend.allow, or is a listener of ours"
+            raise BackendRefused(reason, replies.INTERNAL_ERROR)
 
     def _pool(self, target: PoolTarget) -> _Pool:
         try:
@@ -358,6 +364,9 @@ class ListenerBackends:
         self._pools = pools
         self.plan = pools.plan
         self.unavailable = pools.unavailable
+
+    def check(self, target: Target) -> None:
+        self._pools.check(target, self._direct)
 
     def lease(
         self,

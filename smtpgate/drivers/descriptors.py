@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -22,6 +23,8 @@ PER_SESSION: Final = 4
 
 # gevent's own waits for its loop to come round, and the descriptor is needed now.
 close_now: Final[Callable[[int], None]] = get_original("os", "close")
+# gevent's makes and starts watchers, 15 us of them; the kernel's takes one.
+KERNEL_POLL: Final[type[select.poll]] = get_original("select", "poll")
 
 
 def sessions_for(wanted: int) -> int:

@@ -43,7 +43,7 @@ class Dialler:
         Raises StreamTimeout (every address was silent), StreamLost with the last one's reason, OutOfResources.
         """
         addresses = self._ordered(host, port, deadline)
-        fault: StreamLost | StreamTimeout = StreamTimeout()
+        fault = ""  # its words: an exception that a frame keeps keeps that frame
         for tried, address in enumerate(addresses):
             part = Deadline(self._clock, deadline.remaining() / (len(addresses) - tried))
             try:
@@ -54,11 +54,11 @@ class Dialler:
                 self._note(address, port)
             except StreamLost as lost:
                 self._note(address, port)
-                fault = lost if address == host else StreamLost(f"{address}: {lost}")
+                fault = str(lost) if address == host else f"{address}: {lost}"
             else:
                 self._failed.pop((address, port), None)
                 return stream
-        raise fault
+        raise StreamLost(fault) if fault else StreamTimeout
 
     def _open(
         self, address: str, port: int, host: str, settings: BackendSettings, seeker: Seeker | None, deadline: Deadline

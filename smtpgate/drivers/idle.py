@@ -140,7 +140,7 @@ class IdleLinks:
                     spent = [kept for kept in those if kept.spent(way.reuse, now)]
                     parting += spent
                     self._count -= len(spent)
-                    left = deque(kept for kept in those if kept not in spent)
+                    left = deque(kept for kept in those if not kept.spent(way.reuse, now))
                     if left:
                         self._kept[way] = left
                     else:

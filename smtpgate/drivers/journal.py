@@ -1,15 +1,14 @@
 """The log: one JSON object a line (or a readable line), to standard output, a file or syslog.
 
-Also gunicorn's own lines, and whatever libraries say through `logging`, in the same form to the same place. Owns what
-every line has; `logline` spells it, `logqueue` bounds what waits, `logoutput` writes it. Secrets never reach it.
+Owns what every line has; `logline` spells it, `logqueue` bounds what waits, `logoutput` writes it; `loghandler`
+brings the lines of gunicorn and of libraries. Secrets never reach it.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
-from typing import Any, Final, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
 
 from smtpgate.drivers.logline import Stamps, Style, style
 from smtpgate.drivers.logoutput import Line, TextOutput, open_output
@@ -19,6 +18,8 @@ from smtpgate.journal import Target
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 # Of the line that tells how many were lost.
 LOST: Final = "log_lines_lost"
+# Of the line that tells why a file that was rotated is still written to.
+NOT_REOPENED: Final = "log_not_reopened"
 
 
 def open_journal(
@@ -29,13 +30,17 @@ def open_journal(
     out: a stream, for tests; else `to`. gathered: a few milliseconds of lines are written together (`logqueue`).
     Raises OSError where a file cannot be opened.
     """
-    output = open_output(to) if out is None else TextOutput(out)
     spelling, stamps = style(form), Stamps()
 
-    def lost(lines: int) -> Line:
+    def warned(event: str, **fields: object) -> Line:
+        """Of the log itself: it does not wait in the queue of which it tells."""
         stamp = stamps.of(time.time())
-        return "warning", stamp, spelling.line(stamp, "warning", LOST, spelling.fields({"lines": lines}))
+        return "warning", stamp, spelling.line(stamp, "warning", event, spelling.fields(fields))
 
+    def lost(lines: int) -> Line:
+        return warned(LOST, lines=lines)
+
+    output = TextOutput(out) if out is not None else open_output(to, lambda why: warned(NOT_REOPENED, reason=why))
     return LineJournal(spelling, stamps, LEVELS[level], LineQueue(output, lost, gathered=gathered))
 
 
@@ -63,6 +68,9 @@ class LineJournal:
         bound = self._bound + self._style.fields(fields)
         return LineJournal(self._style, self._stamps, self._level, self._queue, bound)
 
+    def rows(self, event: str, names: Sequence[str]) -> LineRows:
+        return LineRows(self, event, self._style.names(names))
+
     def info(self, event: str, **fields: object) -> None:
         self.write("info", event, fields, time.time())
 
@@ -77,37 +85,40 @@ class LineJournal:
         """Write what waits, as far as that can be done now."""
         self._queue.flush()
 
+    def abandon(self) -> None:
+        """Close what it writes to, in a process that has a copy of it; what waits is the other one's to write."""
+        self._queue.abandon()
+
     def write(self, level: str, event: str, fields: Mapping[str, object], at: float) -> None:
         """at: Unix seconds."""
         if LEVELS[level] >= self._level:
-            stamp = self._stamps.of(at)
-            spelt = self._bound + self._style.fields(fields)
-            self._queue.add((level, stamp, self._style.line(stamp, level, event, spelt)))
+            self._add(level, event, self._style.fields(fields), at)
+
+    def row(
+        self, event: str, names: Sequence[str], values: Sequence[object], more: Mapping[str, object] | None
+    ) -> None:
+        """For `rows`. names: as the style has them."""
+        if LEVELS["info"] >= self._level:
+            spelt = self._style.row(names, values)
+            if more:
+                spelt += self._style.fields(more)
+            self._add("info", event, spelt, time.time())
+
+    def _add(self, level: str, event: str, spelt: str, at: float) -> None:
+        stamp = self._stamps.of(at)
+        self._queue.add((level, stamp, self._style.line(stamp, level, event, self._bound + spelt)))
 
 
-def logging_config(form: str, level: str, to: Target = None) -> dict[str, Any]:
-    """For gunicorn's `logconfig_dict`: what the arbiter says goes where the journal goes, in its form."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "handlers": {"journal": {"class": f"{__name__}.JournalHandler", "form": form, "to": to}},
-        # Both: what is left out of these two gunicorn fills in, with handlers of its own.
-        "root": {"handlers": ["journal"], "level": level.upper()},
-        "loggers": {"gunicorn.error": {"handlers": ["journal"], "level": level.upper(), "propagate": False}},
-    }
+class LineRows:
+    """Rows of a LineJournal. names: as its style has them."""
 
+    __slots__ = ("_event", "_journal", "_names")
 
-class JournalHandler(logging.Handler):
-    """Standard log records as lines of the journal, event "process". Never waits: gunicorn's workers speak too."""
+    def __init__(self, journal: LineJournal, event: str, names: Sequence[str]) -> None:
+        self._journal = journal
+        self._event = event
+        self._names = names
 
-    def __init__(self, form: str, to: Target = None, out: TextIO | None = None) -> None:
-        super().__init__()
-        self._journal = open_journal(form, "debug", out, to=to)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # gunicorn takes every socket for a web server's.
-        fields: dict[str, object] = {"pid": record.process, "message": record.getMessage().replace("http://", "")}
-        if record.exc_info:
-            fields["traceback"] = logging.Formatter().formatException(record.exc_info)
-        level = record.levelname.lower()
-        self._journal.write(level if level in LEVELS else "info", "process", fields, record.created)
+    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
+        """See journal.Rows."""
+        self._journal.row(self._event, self._names, values, more)

@@ -50,6 +50,10 @@ WORDS: Final = {
 }
 
 
+# Beside the Refusals: who came without the PROXY header that is demanded.
+NO_HEADER: Final = "proxy_protocol"
+
+
 class _Unwelcome(Exception):
     """Whoever has connected gets no session. `str()` is for the log."""
 
@@ -105,6 +109,10 @@ class Gate:
         crowds = {one.settings.listener: Crowd(one.limits) for one in listeners}
         self._crowds = [crowds[one.settings.listener] for one in listeners]
         self._floods = FloodLog(ports.journal)
+        # Who got no session, by listener and reason; all are there from the beginning, since a rate needs one.
+        self.refused = {
+            (name, reason): 0 for name in crowds for reason in (*(one.value for one in Refusal), NO_HEADER)
+        }
         # They have descriptors too, of which a small process has few.
         self.lingering = Lingering(min(MAX_LINGERING, max_sessions))
         # Who answers on a socket behind those of the listeners.
@@ -119,6 +127,11 @@ class Gate:
     def sessions(self) -> int:
         """Sessions alive now."""
         return len(self._live)
+
+    @property
+    def stressed(self) -> bool:
+        """Hardly a place is left for another session."""
+        return self._stress.on
 
     def admit(self, index: int, address: Any) -> Refusal | None:
         """Count an accepted connection in, or say why not; address: as accept() tells it. Does not block."""
@@ -180,6 +193,7 @@ class Gate:
             self._journal.info("connection_lost", listener=name, reason=str(lost))
             return
         except _Unwelcome as unwelcome:
+            self.refused[name, NO_HEADER] += 1
             self._journal.warning("refused", client=peer.host, listener=name, reason=str(unwelcome))
             return
         if proxied is None:
@@ -196,6 +210,7 @@ class Gate:
             crowd.leave(client)
 
     def _refuse(self, listener: Listener, sock: gevent.socket.socket, client: str, refusal: Refusal) -> None:
+        self.refused[listener.settings.listener, refusal.value] += 1
         self._floods.refused(listener.settings.listener, refusal, client)
         before_tls = listener.settings.protocol.tls == "implicit"
         sock.settimeout(0.0)

@@ -90,6 +90,14 @@ class TlsSettings:
         return tuple(path for path in (*named, self.client_ca, self.client_crl) if path is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What changed files say, not in use yet."""
+
+    contexts: list[gevent.ssl.SSLContext]
+    names: dict[str, int]
+
+
 class ListenerTls:
     """The contexts of one listener. Raises OSError, ssl.SSLError, ValueError for files that cannot be used."""
 
@@ -97,24 +105,36 @@ class ListenerTls:
         self.settings = settings
         self._looked = _look(settings.files)
         self._contexts, self._names = _load(settings)
+        self._read: _Read | None = None
 
     def refresh(self) -> bool:
         """Read files that have changed; whether there were any. What cannot be used leaves all as it was, until it
         changes again. Raises as __init__.
         """
+        self.prepare()
+        return self.take_up()
+
+    def prepare(self) -> None:
+        """Read files that have changed, and go on with those of before. Raises as __init__, once a change."""
         look = _look(self.settings.files)
         if look == self._looked:
+            return
+        self._looked, self._read = look, None
+        # Into contexts of their own: a half-written file must not leave a chain without its key.
+        self._read = _Read(*_load(self.settings))
+
+    def take_up(self) -> bool:
+        """Use what `prepare` has read; whether there was anything. Raises as __init__ where it has changed since."""
+        if self._read is None:
             return False
-        self._looked = look
-        # First into contexts of their own: a half-written file must not leave a chain without its key.
-        contexts, names = _load(self.settings)
+        read, self._read = self._read, None
         if self.settings.client == "off":
             for context, files in zip(self._contexts, self.settings.certificates, strict=True):
                 _load_chain(context, files)
         else:
             # A resumed session shows no certificate again: whoever has been revoked must not have one.
-            self._contexts = contexts
-        self._names = names
+            self._contexts = read.contexts
+        self._names = read.names
         return True
 
     def choose(self, server_name: str | None) -> gevent.ssl.SSLContext:

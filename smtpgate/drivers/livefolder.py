@@ -33,8 +33,8 @@ ORDERS: Final = "orders.json"
 
 
 class FolderBoard:
-    """A `liveboard.LiveBoard` in `state_dir`. The folder is made when something is first written, for this user
-    alone: users' names and addresses stand in it.
+    """A `liveboard.LiveBoard` in `state_dir`. The folder is made when something is first written, for the owner of
+    `state_dir` alone: users' names and addresses stand in it.
     """
 
     blocking = True
@@ -127,7 +127,7 @@ class FolderBoard:
     def _editing(self) -> Iterator[list[Order]]:
         """The orders, to be changed in place; written when the block ends without an error."""
         with self._disk():
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            self._make_folder()
             directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 # Goes with the descriptor, also when the process is killed.
@@ -140,12 +140,30 @@ class FolderBoard:
 
     def _replace(self, name: str, octets: bytes) -> None:
         """Not synced: after a crash of the machine a report is old anyway, and an order is the old or the new one."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._make_folder()
         fresh = self._folder / f".{name}.new"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fresh.unlink(missing_ok=True)  # a killed writer's; what is given away below must be of our own making
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "wb") as file:
+            self._give(descriptor)
             file.write(octets)
         os.replace(fresh, self._folder / name)
+
+    def _make_folder(self) -> None:
+        os.makedirs(self._folder.parent, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+            directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                self._give(directory)
+            finally:
+                os.close(directory)
+
+    def _give(self, descriptor: int) -> None:
+        """What root makes here, by `gatectl drain`, is the workers' too, who may be another user."""
+        if os.geteuid() == 0:
+            owner = os.stat(self._folder.parent)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     @contextmanager
     def _disk(self) -> Iterator[None]:

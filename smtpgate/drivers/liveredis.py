@@ -86,10 +86,11 @@ class RedisBoard:
         return sorted(found, key=lambda order: (order.pool, order.backend))
 
     def drain(self, pool: str, backend: str, by: str) -> Order:
-        order = Order(pool, backend, by, self._clock.now())
-        if self._ask(lambda client: client.hlen(_ORDERS)) >= MAX_ORDERS:
+        order, field = Order(pool, backend, by, self._clock.now()), _field(pool, backend)
+        full = self._ask(lambda client: client.hlen(_ORDERS)) >= MAX_ORDERS
+        if full and not self._ask(lambda client: client.hexists(_ORDERS, field)):
             raise StoreUnavailable(f"{MAX_ORDERS} orders are in force already")
-        self._ask(lambda client: client.hset(_ORDERS, _field(pool, backend), order_to_json(order)))
+        self._ask(lambda client: client.hset(_ORDERS, field, order_to_json(order)))
         return order
 
     def undrain(self, pool: str, backend: str) -> bool:

@@ -36,7 +36,7 @@ from smtpgate.live import (
 )
 from smtpgate.routing import model
 from smtpgate.routing.pool import PoolState
-from smtpgate.session.ports import LiveSession
+from smtpgate.session.observing import LiveSession
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
 from smtpgate.smtp import replies
 
@@ -65,7 +65,7 @@ class _Subject:
 
 
 class LiveRecords:
-    """A `session.ports.Records` that keeps what an operator is shown. All of it is bounded."""
+    """A `session.observing.Records` that keeps what an operator is shown. All of it is bounded."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

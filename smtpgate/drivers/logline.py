@@ -3,15 +3,16 @@
 Owns the two forms, json and text, and the escaping: client text reaches it as it is and leaves it with control,
 bidirectional and non-ASCII characters escaped, cut at MAX_VALUE characters (reference/security.md G1).
 
-A message is two lines of thirty and fourteen fields, so a line is made in one pass: 9 us for both. Through the
-formatters of `logging` or structlog it is 30, and orjson leaves what is not ASCII as it is.
+A message is two lines of thirty and fourteen fields, whose names are always the same: rows, made in one pass over
+their values. Both take 8 us, 4 compiled; through the formatters of `logging` or structlog it is 30, and orjson leaves
+what is not ASCII as it is.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from json import JSONEncoder
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
@@ -26,6 +27,14 @@ class Style(ABC):
     @abstractmethod
     def fields(self, fields: Mapping[str, Any]) -> str:
         """Fields as they stand in a line behind others."""
+
+    @abstractmethod
+    def names(self, names: Sequence[str]) -> list[str]:
+        """Names of fields, as `row` wants them."""
+
+    @abstractmethod
+    def row(self, names: Sequence[str], values: Sequence[Any]) -> str:
+        """What `fields` makes of the same, but a float has three digits behind its point."""
 
     @abstractmethod
     def line(self, stamp: str, level: str, event: str, fields: str) -> str:
@@ -58,6 +67,26 @@ class Json(Style):
             parts += (name, text)
         return "".join(parts)
 
+    def names(self, names: Sequence[str]) -> list[str]:
+        return [f", {_quoted(name)}: " for name in names]
+
+    def row(self, names: Sequence[str], values: Sequence[Any]) -> str:
+        parts: list[str] = []
+        for name, value in zip(names, values, strict=True):
+            parts.append(name)
+            kind = type(value)
+            if kind is str and len(value) <= MAX_VALUE:
+                parts.append(_quoted(value))
+            elif value is None:
+                parts.append("null")
+            elif kind is float:
+                parts.append(f"{value:.3f}")
+            elif kind is int:
+                parts.append(str(value))
+            else:
+                parts.append(_encoded("", value))
+        return "".join(parts)
+
     def line(self, stamp: str, level: str, event: str, fields: str) -> str:
         return f'{{"timestamp": "{stamp}", "level": "{level}", "event": {_quoted(event)}{fields}}}'
 
@@ -67,6 +96,15 @@ class Text(Style):
 
     def fields(self, fields: Mapping[str, Any]) -> str:
         return "".join([f" {key}={_encoded(key, value)}" for key, value in fields.items() if value is not None])
+
+    def names(self, names: Sequence[str]) -> list[str]:
+        return [f" {name}=" for name in names]
+
+    def row(self, names: Sequence[str], values: Sequence[Any]) -> str:
+        told = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+        return "".join(
+            [f"{name}{value:.3f}" if type(value) is float else name + _encoded("", value) for name, value in told]
+        )
 
     def line(self, stamp: str, level: str, event: str, fields: str) -> str:
         return f"{stamp} {level} {event}{fields}"

@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging.handlers import SysLogHandler
 from typing import Final, Protocol, TextIO
 
@@ -28,12 +28,16 @@ from smtpgate.journal import FileTarget, SyslogTarget, Target
 # (level, time, text): all that a destination needs.
 Line = tuple[str, str, str]
 
-# Seconds between two looks at whether a file is still the one that has its name (logrotate's rename).
+# Makes a line of what went wrong with the log itself.
+Tell = Callable[[str], Line]
+
+# Seconds between two looks at whether a file is still the one that has its name (logrotate's rename), and between two
+# tries to open the new one.
 LOOK_INTERVAL: Final = 1.0
 # Seconds between two tries to reach a syslog server, and for one try.
 CONNECT_INTERVAL: Final = 1.0
 CONNECT_TIMEOUT: Final = 5.0
-# As Debian's rsyslog makes its files: addresses of people are in it.
+# As Debian's rsyslog makes its files, whatever our umask: addresses of people are in it, and a group may read it.
 FILE_MODE: Final = 0o640
 NAME: Final = "smtpgate"
 # gevent's own poll() makes watchers for it.
@@ -51,10 +55,10 @@ class Output(Protocol):
         """Standard output stays open."""
 
 
-def open_output(target: Target) -> Output:
+def open_output(target: Target, tell: Tell) -> Output:
     """Raises OSError where a file cannot be opened now; a syslog server that is away is tried again and again."""
     if isinstance(target, FileTarget):
-        return FileOutput(target.path)
+        return FileOutput(target.path, tell)
     if isinstance(target, SyslogTarget):
         return SyslogOutput(target)
     return standard_output()
@@ -181,35 +185,64 @@ class SocketOutput(DescriptorOutput):
 
 
 class FileOutput:
-    """A file by its name. logrotate may truncate it (copytruncate), or rename it and make another."""
+    """A file by its name. logrotate may truncate it (copytruncate), or rename it and make another.
 
-    def __init__(self, path: str) -> None:
+    Where it was renamed and the new one cannot be opened (a folder in which only root makes files, and no `create`),
+    the lines go on into the renamed one, the first of them tells why, and the new one is tried again. Where it was
+    removed, there is nothing to go on with: the lines are the caller's.
+    """
+
+    def __init__(self, path: str, tell: Tell) -> None:
         self._path = path
+        self._tell = tell
         self._file = self._open()
         self._looked = time.monotonic()
+        self._told = False  # of the present trouble
 
     def write(self, lines: Sequence[Line]) -> int:
         now = time.monotonic()
         if now - self._looked >= LOOK_INTERVAL:
             if self._moved():
-                made = self._open()
-                self.close()
-                self._file = made
-            self._looked = now  # where it could not be opened, the next write looks again
+                self._follow()
+            self._looked = now  # where there is no file at all, the next write looks again
         return self._file.write(lines)
 
     def close(self) -> None:
         os.close(self._file.fd)
 
+    def _follow(self) -> None:
+        """Take the file that has the name now. Raises OSError where there is none, nor the one of before."""
+        try:
+            made = self._open()
+        except OSError as error:
+            if os.fstat(self._file.fd).st_nlink == 0:
+                raise
+            if not self._told:
+                reason = f"{self._path}: {error.strerror or error}; lines go on into the renamed file"
+                self._told = self._file.write([self._tell(reason)]) == 1
+            return
+        self.close()
+        self._file, self._told = made, False
+
     def _open(self) -> _OpenFile:
         # O_NONBLOCK: where the name is a FIFO's, whose reader may stand still.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        return _OpenFile(os.open(self._path, flags, FILE_MODE))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            return _OpenFile(os.open(self._path, flags))
+        except FileNotFoundError:
+            pass
+        try:
+            made = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        except FileExistsError:  # another worker was faster, or the name is a link to what is not there yet
+            return _OpenFile(os.open(self._path, flags | os.O_CREAT, FILE_MODE))
+        # Ours: for whoever makes it, the mode is what it says, and not what the umask leaves of it.
+        os.fchmod(made, FILE_MODE)
+        return _OpenFile(made)
 
     def _moved(self) -> bool:
         try:
             there = os.stat(self._path)
-        except FileNotFoundError:
+        except OSError:  # away, or in a folder that is closed to us by now: to open it tells which
             return True
         return (there.st_dev, there.st_ino) != self._file.identity
 
@@ -312,7 +345,7 @@ def _connected_socket(target: SyslogTarget) -> socket.socket:
         made.settimeout(CONNECT_TIMEOUT)
         made.connect(address)
         made.settimeout(0.0)
-    except BaseException:
+    except BaseException:  # a killed greenlet, too, leaves no socket behind
         made.close()
         raise
     return made

@@ -72,15 +72,19 @@ class LineQueue:
 
     def flush(self) -> None:
         """Write what can be written now."""
-        self._waiting = False
         if self._written() and self._lost:
             lost, self._lost = self._lost, 0
             line = self._tell(lost)
             self._lines.append(line)
             self._octets = len(line[2])
             self._written()
-        if self._gathered and self._lines:
+        if self._gathered and self._lines and not self._waiting:
             self._flush_in(RETRY)
+
+    def abandon(self) -> None:
+        """Close the output, and forget what waits."""
+        self._lines, self._octets, self._lost = [], 0, 0
+        self._output.close()
 
     def _written(self) -> bool:
         """Nothing waits any more."""
@@ -103,4 +107,5 @@ class LineQueue:
 
     def _flush_from(self, timer: Any) -> None:
         timer.close()
+        self._waiting = False
         self.flush()

@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Final
 
 from smtpgate.drivers.metricsvalues import Families
-from smtpgate.session.ports import LiveSession
+from smtpgate.session.observing import LiveSession
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
 from smtpgate.smtp import replies
 
 # Seconds. Prometheus' own defaults, less the finest; a session lasts longer.
-SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-LONG: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+SHORT: Final[tuple[float, ...]] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LONG: Final[tuple[float, ...]] = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 # Octets: 1 KiB to 64 MiB.
 SIZES: Final = tuple(float(1 << power) for power in range(10, 27, 2))
 
@@ -45,7 +45,7 @@ OTHER_END: Final = "other"
 
 
 class Metrics:
-    """A `session.ports.Records` that counts."""
+    """A `session.observing.Records` that counts."""
 
     def __init__(self, families: Families) -> None:
         self._open = 0
@@ -141,7 +141,10 @@ class Metrics:
 
 def end_of(words: str) -> str:
     """How a session ended, in one of few words."""
-    return next((end for beginning, end in _ENDS if words.startswith(beginning)), OTHER_END)
+    for beginning, end in _ENDS:
+        if words.startswith(beginning):
+            return end
+    return OTHER_END
 
 
 def phase_of(record: TransactionRecord) -> str:

@@ -158,8 +158,7 @@ class _Sums:
     """A file of sums: this owner's part is added to what the earlier ones have left."""
 
     def __init__(self, path: Path) -> None:
-        _make_room(path)
-        self._file = _MmapedDict(str(path))
+        self._file = _first_sums(path) if not path.exists() else _MmapedDict(str(path))
         self._left = FILE_SIZE - sum(len(key) + ENTRY for key, *_ in self._file.read_all_values())
         # By sample: its key in the file, what the earlier owners have left, our part as it was last written.
         self._cells: dict[tuple[str, str, Labels], list[float]] = {}
@@ -309,6 +308,16 @@ def _locked(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _first_sums(path: Path) -> Any:
+    """A new file of sums; under its name it is never there without its head, which the library cannot do without."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    _make_room(draft)
+    file = _MmapedDict(str(draft))
+    draft.rename(path)
+    return file
 
 
 def _make_room(path: Path) -> None:

@@ -85,6 +85,29 @@ def limits(families: Families, engine: Engine) -> Gather:
     return gather
 
 
+def door(
+    families: Families, refused: Callable[[], Mapping[tuple[str, str], int]], stressed: Callable[[], bool]
+) -> Gather:
+    """Connections that did not become sessions, by listener and reason, and whether the next ones are about to."""
+    connections = families.counter(
+        "smtpgate_connections_refused_total",
+        "Connections that got no session, by what they were too many for.",
+        "listener",
+        "reason",
+    )
+    crowded = families.gauge(
+        "smtpgate_workers_stressed", "Workers that have more than 90 % of max_sessions: waits are cut short.", "sum"
+    )
+    since = _Since()
+
+    def gather() -> None:
+        for (listener, reason), count in refused().items():
+            connections.add((listener, reason), since.growth(listener, reason, count))
+        crowded.set(stressed())
+
+    return gather
+
+
 def pools(families: Families, backends: PoolBackends, clock: Clock) -> Gather:
     """Each backend as this worker sees it, the connections that rest, the sessions that wait."""
     state = families.gauge(

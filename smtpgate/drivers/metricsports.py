@@ -29,7 +29,7 @@ from smtpgate.session.ports import (
 from smtpgate.smtp.replies import Reply
 
 # Seconds. A Redis beside us answers in 0.2 ms, and is given up after 50.
-STORE: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+STORE: Final[tuple[float, ...]] = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 # The pool and backend of an answer's Auth-Server, which may be any address.
 DIRECT: Final = "_direct"
 # Of a try that came to no backend, or to one that is not named.
@@ -115,6 +115,9 @@ class CountedBackends:
         self._backends = backends
         self._counts = counts
 
+    def check(self, target: Target) -> None:
+        self._backends.check(target)
+
     def plan(self, target: Target) -> Failover:
         return self._backends.plan(target)
 
@@ -142,7 +145,7 @@ class CountedBackends:
 
     def _known(self, target: Target) -> bool:
         try:
-            self._backends.plan(target)
+            self._backends.check(target)
         except BackendRefused:
             return False
         return True

@@ -11,6 +11,7 @@ from smtpgate.clock import Clock
 from smtpgate.drivers import metricsgather
 from smtpgate.drivers.backends import PoolBackends
 from smtpgate.drivers.journal import LineJournal
+from smtpgate.drivers.listener import Gate
 from smtpgate.drivers.listenertls import ListenerTls
 from smtpgate.drivers.metrics import Metrics
 from smtpgate.drivers.metricsfolder import MetricsFolder
@@ -20,7 +21,8 @@ from smtpgate.drivers.metricsvalues import Families
 from smtpgate.drivers.policyfile import FolderStatus
 from smtpgate.policy.engine import Engine
 from smtpgate.policy.store import BucketStore
-from smtpgate.session.ports import Backends, Records
+from smtpgate.session.observing import Records
+from smtpgate.session.ports import Backends
 
 
 class ProxyMetrics:
@@ -52,6 +54,7 @@ class ProxyMetrics:
 
     def start(
         self,
+        gate: Gate,
         engine: Engine,
         pools: PoolBackends,
         tls: Mapping[str, ListenerTls],
@@ -64,6 +67,7 @@ class ProxyMetrics:
         families, clock = self._families, self._clock
         gathers = [
             self._records.gather,
+            metricsgather.door(families, lambda: gate.refused, lambda: gate.stressed),
             metricsgather.limits(families, engine),
             metricsgather.pools(families, pools, clock),
             metricsgather.certificates(families, tls, clock),

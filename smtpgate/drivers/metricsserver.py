@@ -155,14 +155,8 @@ class _Handler(WSGIHandler):
     """One request a connection, and no longer than SCRAPE_TIMEOUT: with the next one another worker may be asked."""
 
     def handle(self) -> None:
-        limit = gevent.Timeout.start_new(SCRAPE_TIMEOUT)
-        try:
+        with gevent.Timeout(SCRAPE_TIMEOUT, False):  # type: ignore[arg-type] # its types do not tell: end in silence
             super().handle()
-        except gevent.Timeout as timeout:
-            if timeout is not limit:
-                raise
-        finally:
-            limit.close()
 
     def log_error(self, msg: str, *args: object) -> None:
         """What is wrong with a request is told to whoever made it."""

@@ -66,7 +66,7 @@ class Histogram:
 
     __slots__ = ("bounds", "cells", "family")
 
-    def __init__(self, name: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> None:  # noqa: A002
+    def __init__(self, name: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> None:  # noqa: A002 - prometheus_client's word
         self.family = Family(name, help, labels)
         self.bounds = bounds
         self.cells: dict[Labels, Cell] = {} if labels else {(): Cell(len(bounds) + 1)}
@@ -89,7 +89,7 @@ class Gauge:
 
     __slots__ = ("family", "merge", "values")
 
-    def __init__(self, name: str, help: str, merge: Merge, labels: Labels = ()) -> None:  # noqa: A002
+    def __init__(self, name: str, help: str, merge: Merge, labels: Labels = ()) -> None:  # noqa: A002 - prometheus_client's word
         self.family = Family(name, help, labels)
         self.merge = merge
         self.values: dict[Labels, float] = {}
@@ -111,15 +111,15 @@ class Families:
     histograms: list[Histogram] = field(default_factory=list)
     gauges: list[Gauge] = field(default_factory=list)
 
-    def counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002
+    def counter(self, name: str, help: str, *labels: str) -> Counter:  # noqa: A002 - prometheus_client's word
         self.counters.append(Counter(name, help, labels))
         return self.counters[-1]
 
-    def histogram(self, name: str, help: str, bounds: tuple[float, ...], *labels: str) -> Histogram:  # noqa: A002
+    def histogram(self, name: str, help: str, bounds: tuple[float, ...], *labels: str) -> Histogram:  # noqa: A002 - prometheus_client's word
         self.histograms.append(Histogram(name, help, bounds, labels))
         return self.histograms[-1]
 
-    def gauge(self, name: str, help: str, merge: Merge, *labels: str) -> Gauge:  # noqa: A002
+    def gauge(self, name: str, help: str, merge: Merge, *labels: str) -> Gauge:  # noqa: A002 - prometheus_client's word
         self.gauges.append(Gauge(name, help, merge, labels))
         return self.gauges[-1]
 

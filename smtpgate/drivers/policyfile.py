@@ -155,7 +155,9 @@ class PolicyFolder:
             if self._current is not None and _version(text) == self._current.version_hash:
                 self._good_again(self._current)
                 return True
-            snapshot = self._build(text)
+            # Thousands of limits take a second or two. Sessions go on meanwhile: the interpreter changes threads
+            # every 5 ms, and nothing that is built is anybody else's yet.
+            snapshot = gevent.get_hub().threadpool.apply(self._build, (text,))
         except OSError as error:
             self._tell(self._unreadable(error))
             return False

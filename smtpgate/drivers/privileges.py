@@ -14,6 +14,8 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from smtpgate.drivers.logoutput import FILE_MODE
+
 UMASK: Final = 0o077
 # prctl(2), <linux/prctl.h>.
 PR_SET_DUMPABLE: Final = 4
@@ -68,6 +70,24 @@ def hand_over(path: Path, uid: int, gid: int) -> None:
     """What is ours alone belongs to who the workers will be. Raises OSError."""
     if os.geteuid() == 0:
         os.chown(path, uid, gid)
+
+
+def give_log(path: str, uid: int, gid: int) -> None:
+    """Make a log file, where there is none, that belongs to who the workers will be, in the mode that they would give
+    it: they open it themselves. One that is there stays as it is. Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        # No file of another's is given away: its folder may be the workers' own.
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    except FileExistsError:
+        return
+    try:
+        os.fchown(made, uid, gid)
+        os.fchmod(made, FILE_MODE)  # whatever our umask leaves of it
+    finally:
+        os.close(made)
 
 
 def _groups(uid: int, gid: int) -> list[int]:

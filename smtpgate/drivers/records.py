@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smtpgate.session.ports import LiveSession, Records
+from smtpgate.session.observing import LiveSession, Records
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
 
 

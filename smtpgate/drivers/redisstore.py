@@ -23,8 +23,10 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from smtpgate.clock import Clock
 from smtpgate.drivers import redisscript
-from smtpgate.drivers.rediscall import ScriptCaller, script_caller
+from smtpgate.drivers.rediscall import ScriptCaller, script_caller, within
 from smtpgate.drivers.redisscript import SCRIPT, Question
+from smtpgate.drivers.servants import Servants
+from smtpgate.drivers.tracebacks import let_go
 from smtpgate.journal import Journal
 from smtpgate.policy.model import Slot
 from smtpgate.policy.rules import Limiter
@@ -159,6 +161,7 @@ class RedisBuckets:
         self._journal = journal
         self._queue: deque[_Ask[Any]] = deque()
         self._flights = 0
+        self._carriers = Servants(self._fly, MAX_IN_FLIGHT)
         self._collecting = False
         self._limiter: Limiter | None = None
         self._caller: ScriptCaller | None = None
@@ -256,7 +259,7 @@ class RedisBuckets:
         """Give the queue a flight if one is free. The slot is taken here, before the greenlet first runs."""
         if self._queue and self._flights < MAX_IN_FLIGHT and not self._collecting:
             self._flights += 1
-            gevent.spawn(self._fly)
+            self._carriers.call()
 
     def _land(self) -> None:
         self._flights -= 1
@@ -270,7 +273,8 @@ class RedisBuckets:
                 try:
                     outcomes = self._call(batch)
                 except StoreUnavailable as error:
-                    outcomes = [error] * len(batch)
+                    # Another one: what was raised here holds this frame, and with it whoever is told.
+                    outcomes = [StoreUnavailable(str(error))] * len(batch)
                 for ask, outcome in zip(batch, outcomes, strict=True):
                     ask.tell(outcome)
         finally:
@@ -290,30 +294,29 @@ class RedisBuckets:
     def _call(self, asks: Sequence[_Ask[Any]]) -> list[Any]:
         """One script call for all. Raises StoreUnavailable, and tells the breaker what happened."""
         questions = [ask.question for ask in asks]
-        limit = gevent.Timeout.start_new(self._patience)
         try:
             reply = self._run(questions)
-        except gevent.Timeout as timeout:
-            if timeout is not limit:
-                raise
-            raise self._fault(f"no answer within {self._patience:.3f} s") from None
         except ConfigurationError:
             # `limits` finds it out when a cluster is first asked. Its text quotes the URI, with the password.
             raise self._fault("ConfigurationError: limits could not open the store") from None
         except _FAULTS as error:
+            let_go(error)
             raise self._fault(f"{type(error).__name__}: {error}") from error
-        finally:
-            limit.close()
         if self._breaker.succeeded() and self._journal is not None:
             self._journal.info("store_up")
         return redisscript.decode(questions, reply)
 
     def _run(self, questions: Sequence[Question[Any]]) -> bytes:
         if self._caller is None:
-            storage = self._open_storage(self._timeout)
-            self._prefix = storage.prefixed_key("")
-            self._caller = script_caller(storage.get_connection(), SCRIPT, self._clock)
-        return self._caller(*redisscript.encode(questions, self._prefix))
+            return within(self._patience, lambda: self._run_first(questions))
+        keys, args = redisscript.encode(questions, self._prefix)
+        return self._caller(keys, args, self._patience)
+
+    def _run_first(self, questions: Sequence[Question[Any]]) -> bytes:
+        storage = self._open_storage(self._timeout)  # of a cluster asks its nodes
+        self._prefix = storage.prefixed_key("")
+        self._caller = script_caller(storage.get_connection(), SCRIPT, self._clock)
+        return self._run(questions)
 
     def _fault(self, reason: str) -> StoreUnavailable:
         if self._breaker.failed():

@@ -83,7 +83,10 @@ class NameServers:
         if addresses:
             return Answer(tuple(addresses), ttl if fault is None else min(ttl, RETRY))
         if fault is not None:
-            raise fault
+            try:
+                raise fault
+            finally:
+                del fault  # its traceback has this frame
         raise NoSuchName(f"{name} has no address")
 
     def _current(self) -> dns.resolver.Resolver:

@@ -23,7 +23,7 @@ class TemporarySpool:
     """A Spool. memory: octets until the file is made, in the folder that TMPDIR names (tempfile.gettempdir)."""
 
     def __init__(self, memory: int) -> None:
-        self._file = SpooledTemporaryFile(max_size=max(memory, 1))  # noqa: SIM115, close() does; 0 would mean "never"
+        self._file = SpooledTemporaryFile(max_size=max(memory, 1))  # noqa: SIM115 - close() does; 0 would mean "never"
         self._size = 0
 
     def write(self, data: bytes) -> None:

@@ -21,13 +21,13 @@ from typing import Any, Final, Protocol
 import gevent
 import gevent.socket
 import gevent.ssl
-from gevent.monkey import get_original
 from gevent.timeout import Timeout
 from greenlet import greenlet
 
 from smtpgate.clock import Deadline
 from smtpgate.drivers.alarm import Alarm
 from smtpgate.drivers.backendtls import ClientTls, Key
+from smtpgate.drivers.descriptors import KERNEL_POLL
 from smtpgate.drivers.listenertls import ForeignProtocol
 from smtpgate.drivers.peek import PeerGone
 from smtpgate.routing.model import BackendTls
@@ -37,9 +37,6 @@ from smtpgate.units import UNIX
 # Octets that abort_on_close() reads ahead; one read hands them out. A client that pipelines more is not looked
 # at any further: that many commands say that it is there.
 MAX_AHEAD: Final = READ_SIZE
-LIBEV_READ: Final = 1  # EV_READ, as gevent.socket itself writes it
-# gevent's own poll() makes and starts watchers, 15 us of them; the kernel's takes one.
-KERNEL_POLL: Final[type[select.poll]] = get_original("select", "poll")
 
 
 # What keeps a connection from being made and is this machine's fault: no descriptor, or no memory, is left.
@@ -57,6 +54,12 @@ class TlsAcceptor(Protocol):
 
 class _Interrupted(Exception):
     """Thrown into a greenlet that waits for its client, by interrupt()."""
+
+
+class _Gone(BaseException):
+    """Thrown into a greenlet that waits for somebody else, within abort_on_close(). No Exception: whoever is waited
+    for must not be blamed for it on the way.
+    """
 
 
 class SocketStream:
@@ -84,6 +87,7 @@ class SocketStream:
         self.peer = peer or peer_of(sock)
         self.tls: TlsInfo | None = None
         self._reading = False
+        self._attended = False  # within abort_on_close()
         self._ahead = b""  # what abort_on_close() has read
         if not nodelay and sock.family != socket.AF_UNIX:
             # Replies and commands are small and awaited: without it Nagle and delayed ACK cost 40 ms each.
@@ -162,18 +166,25 @@ class SocketStream:
 
     @contextmanager
     def abort_on_close(self) -> Iterator[None]:
-        """As gevent.Timeout does it: a watcher in the hub that throws into the greenlet that made it.
+        """As gevent.Timeout does it: a watcher in the hub that throws into the greenlet that started it. It is the
+        socket's own: nobody reads from it meanwhile.
 
         It has to read: an end that lies behind unread octets is seen by nothing else, and under TLS the end is a
-        record (close_notify) like any other.
+        record (close_notify) like any other. One within another does nothing.
         """
-        watcher = gevent.get_hub().loop.io(self._sock.fileno(), LIBEV_READ)
+        if self._attended:
+            yield
+            return
+        watcher = self._input
         watcher.start(partial(self._look, watcher, gevent.getcurrent()))
+        self._attended = True
         try:
             yield
+        except _Gone as gone:
+            raise StreamLost(str(gone)) from None
         finally:
+            self._attended = False
             watcher.stop()
-            watcher.close()
 
     def _look(self, watcher: Any, waiting: greenlet) -> None:
         """Called by the hub when there is something to read; must not block."""
@@ -190,7 +201,7 @@ class SocketStream:
             gone = "" if self._ahead else "client closed the connection"
         watcher.stop()
         if gone:
-            waiting.throw(StreamLost(gone))
+            waiting.throw(_Gone(gone))
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         try:
@@ -301,9 +312,10 @@ class SocketStream:
 
     def _unread(self) -> int:
         """Octets that have arrived; an end of the connection is none, and a handshake that failed has closed it."""
-        if self._sock.fileno() < 0:
+        descriptor = self._sock.fileno()
+        if descriptor < 0:
             return 0
-        return int.from_bytes(fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
 def connect(address: str, port: int, deadline: Deadline, client_tls: ClientTls | None = None) -> SocketStream:
@@ -343,14 +355,14 @@ def peer_of(sock: gevent.socket.socket, address: Any = None) -> Peer:
     """The two ends. address: the other one's, where accept() has told it. Raises StreamLost: a client that has gone
     already has no name any more.
     """
-    if sock.family == socket.AF_UNIX:
-        return Peer(UNIX, 0, UNIX, 0)
     try:
-        host, port = (sock.getpeername() if address is None else address)[:2]
-        local_host, local_port = sock.getsockname()[:2]
+        local = sock.getsockname()
+        if not isinstance(local, tuple):  # a path; to look at `family` takes ten times as long
+            return Peer(UNIX, 0, UNIX, 0)
+        remote = sock.getpeername() if address is None else address
     except OSError as error:
         raise StreamLost(_reason(error)) from None
-    return Peer(_textual(host), port, _textual(local_host), local_port)
+    return Peer(_textual(remote[0]), remote[1], _textual(local[0]), local[1])
 
 
 def host_of(address: Any) -> str:

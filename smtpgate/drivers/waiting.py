@@ -47,7 +47,7 @@ class WaitingRoom:
         self._waiters.append(waiter)
         try:
             waiter.answered.wait(seconds)
-        except BaseException:
+        except BaseException:  # who is killed keeps no place that it was just given
             if isinstance(waiter.answer, Open):
                 give_back(waiter.answer)
             raise

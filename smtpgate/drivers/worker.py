@@ -11,21 +11,21 @@ transaction. Either way what is left after graceful_timeout is cut.
 
 from __future__ import annotations
 
-import gc
 import signal
 from typing import Any, Final
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Group
 from gunicorn.workers.ggevent import GeventWorker
 
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import acceptor, privileges
 from smtpgate.drivers.acceptor import Acceptor
 from smtpgate.drivers.descriptors import ReserveDescriptor
+from smtpgate.drivers.garbage import Keeper
 from smtpgate.drivers.lingering import LINGER_TIMEOUT
 from smtpgate.drivers.listener import Gate
+from smtpgate.drivers.servants import Servants
 
 HEARTBEAT: Final = 1.0  # seconds; the arbiter kills a worker that is silent for its `timeout`
 DRAIN_POLL: Final = 0.1  # how soon a worker whose sessions live on hears of a TERM
@@ -34,9 +34,6 @@ LAST_WORDS_POLL: Final = 0.02  # how soon the end of the last one that lingers e
 # Of those that gunicorn's workers have no use for the one that no terminal sends: a window that is resized sends
 # WINCH to the whole process group, one that is closed HUP.
 RETIRE: Final = signal.SIGUSR2
-# Objects made, and not yet freed, until the collector looks for circles among the youngest. CPython's 700 is a dozen
-# sessions; this is a hundred, whose circles take it 2 ms.
-GC_THRESHOLD: Final = 5000
 
 
 class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
@@ -74,14 +71,15 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def run(self) -> None:
         gate: Gate = self.wsgi
-        settle_memory()
-        sessions = Group()
+        garbage = Keeper()
+        sessions = Servants(gate)
         reserve = ReserveDescriptor()
         # One connection a wake-up where there are several of us, or the first worker awake takes them all.
         most = 1 if self.cfg.workers > 1 else acceptor.MAX_ACCEPT
 
         def serve(*connection: Any) -> None:
-            sessions.spawn(gate, *connection)
+            garbage.session_begins()
+            sessions.call(*connection)
 
         bound = enumerate(self.sockets[: gate.addresses])
         acceptors = [Acceptor(sock, index, gate, serve, reserve, most) for index, sock in bound]
@@ -94,6 +92,7 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
                 gate.metrics.serve(sock)
         while self.alive:
             self.notify()
+            garbage.look(len(sessions))
             self._told_to_end.wait(HEARTBEAT)
         for one in acceptors:
             one.close()
@@ -104,7 +103,7 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             gate.metrics.end()
         self._wait_for_last_words(gate)
 
-    def _finish(self, gate: Gate, sessions: Group) -> None:
+    def _finish(self, gate: Gate, sessions: Servants) -> None:
         """Wait for the sessions under way, as long as graceful_timeout; then cut them."""
         gate.retire()
         deadline = Deadline(SystemClock(), gate.graceful_timeout)
@@ -126,13 +125,3 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         while len(gate.lingering) and not deadline.expired:
             gevent.sleep(LAST_WORDS_POLL)
         gate.lingering.close()
-
-
-def settle_memory() -> None:
-    """What has been loaded stays for good: the garbage collector need not look at it again. It is 80,000 objects, in
-    which a full collection finds nothing in 100 ms, while every session waits. Nor does one come first: of what was
-    loaded it would find thirty to be garbage.
-    """
-    gc.freeze()
-    _, *older = gc.get_threshold()
-    gc.set_threshold(GC_THRESHOLD, *older)
