@@ -11,17 +11,17 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402 - nothing may be imported before the patch
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import sys  # noqa: E402 - as above
+from pathlib import Path  # noqa: E402 - as above
+from typing import Any  # noqa: E402 - as above
 
-import click  # noqa: E402
-from gunicorn.app.base import BaseApplication  # noqa: E402
-from gunicorn.util import import_app  # noqa: E402
+import click  # noqa: E402 - as above
+from gunicorn.app.base import BaseApplication  # noqa: E402 - as above
+from gunicorn.util import import_app  # noqa: E402 - as above
 
-from authsvc import gunicornconf, startup  # noqa: E402
-from smtpgate import __version__  # noqa: E402
-from smtpgate.document import DocumentError  # noqa: E402
+from authsvc import gunicornconf, startup  # noqa: E402 - as above
+from smtpgate import __version__  # noqa: E402 - as above
+from smtpgate.document import DocumentError  # noqa: E402 - as above
 
 APP = "authsvc.wsgi:app"
 

@@ -25,9 +25,17 @@ VISIBLE = re.compile(r"[!-~]{1,256}")
 def is_loopback(host: str) -> bool:
     """Whether a host of a URL or of `bind` is this machine."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(plain_address(host)).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def plain_address(host: str) -> str:
+    """A textual address; that of an IPv4 client as a socket for both families tells it, ::ffff:192.0.2.1, as what it
+    is (RFC 4291 section 2.5.5.2). Raises ValueError for what is none.
+    """
+    address = ipaddress.ip_address(host)
+    return str((address.version == 6 and address.ipv4_mapped) or address)
 
 
 def folder_of(info: ValidationInfo) -> Path:

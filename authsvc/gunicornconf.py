@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 # Also what only workers need (assembly): once, and as long as we may read it, which `user` may not.
-from authsvc import assembly, startup, tls  # noqa: F401
+from authsvc import assembly, startup, tls  # noqa: F401 - loaded before the fork, for all workers
 from smtpgate.drivers import privileges
-from smtpgate.drivers.journal import logging_config
+from smtpgate.drivers.loghandler import logging_config
 from smtpgate.drivers.metricsfolder import hand_over
 
 # An AUTH line has up to 12288 octets (RFC 4954 section 4), each of which may be escaped as three; a client
@@ -44,8 +44,8 @@ def settings() -> dict[str, Any]:
         "limit_request_fields": FIELDS,
         "keepalive": KEEPALIVE,
         "graceful_timeout": GRACEFUL_TIMEOUT,
-        # The service writes a line for each request itself (authsvc.answer.auth), and no secret into it.
         "accesslog": None,
+        "logger_class": "authsvc.worker.ProcessLogger",
         # gunicorn's own lines go where the service's go, in their form.
         "loglevel": config.log_level,
         "logconfig_dict": logging_config(config.log_format, config.log_level),

@@ -11,6 +11,7 @@ import ipaddress
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from smtpgate.clock import Clock
@@ -19,6 +20,8 @@ from smtpgate.clock import Clock
 LIFETIME: Final = 30.0
 # Seconds. A name without an address is a backend that nobody is sent to: HAProxy's `timeout retry` is 1 s too.
 RETRY: Final = 1.0
+# As many backends as are worth remembering whether they are written as addresses.
+KNOWN_HOSTS: Final = 4096
 
 
 class LookupFailedError(Exception):
@@ -53,10 +56,8 @@ class Addresses:
 
     def literal(self, host: str) -> str | None:
         """An address of `host`, which may be an address itself; None if none was ever found."""
-        try:
-            return str(ipaddress.ip_address(host))
-        except ValueError:
-            pass
+        if (written := _written(host)) is not None:
+            return written
         entry = self._entries.setdefault(host, _Entry())
         if self._clock.monotonic() < entry.good_until:
             return entry.address
@@ -73,3 +74,12 @@ class Addresses:
             lifetime = RETRY if entry.address is None else LIFETIME
             entry.good_until = self._clock.monotonic() + lifetime
         return entry.address
+
+
+@lru_cache(maxsize=KNOWN_HOSTS)
+def _written(host: str) -> str | None:
+    """An address as ipaddress spells it; None for a name. Asked for each answer, and there are few backends."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None

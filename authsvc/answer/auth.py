@@ -6,7 +6,9 @@ Owns the log line of a request. Passwords, digests and the secret header never e
 from __future__ import annotations
 
 import hmac
+from functools import cache
 from typing import Final
+from wsgiref.types import WSGIEnvironment
 
 from flask import Blueprint, Response, request
 
@@ -42,7 +44,7 @@ def auth_blueprint(
             journal.warning("auth_forbidden", peer=request.remote_addr, header=secret.name)
             return Response(status=403)
         try:
-            asked = read_request(request.headers)
+            asked = read_request(_Headers(request.environ))
         except RequestError as error:
             if metrics is not None:
                 metrics.unread()
@@ -62,6 +64,25 @@ def auth_blueprint(
         return render(outcome.answer)
 
     return blueprint
+
+
+class _Headers:
+    """A request's headers as WSGI has them (PEP 3333): an auth_http request is asked for fifteen, each of which costs
+    werkzeug's EnvironHeaders four times as much.
+    """
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+
+    def get(self, name: str, default: str, /) -> str:
+        value: str = self._environ.get(_key(name), default)
+        return value
+
+
+@cache
+def _key(name: str) -> str:
+    """Of the names that read_request knows, which are few."""
+    return f"HTTP_{name.upper().replace('-', '_')}"
 
 
 def render(answer: Answer, status: int = 200) -> Response:

@@ -22,7 +22,8 @@ from authsvc.console.pages import pages_blueprint
 from authsvc.console.plain import moment, plain, size
 from authsvc.console.plots import short
 from authsvc.console.sources import Sources
-from smtpgate.explain import wording
+from authsvc.proof.bulkhead import OverloadError
+from smtpgate.explain import fleet, wording
 from smtpgate.policy.store import StoreUnavailable
 
 # Octets of a request's body: the longest form is a subject and a token.
@@ -73,6 +74,7 @@ def _teach(app: Flask) -> None:
         verdict=wording.verdict_text,
         where=wording.where_text,
         way=wording.route_text,
+        drained=fleet.drained,
     )
 
     @app.context_processor
@@ -98,6 +100,11 @@ def _catch(app: Flask, sources: Sources) -> None:
         failed = ServiceUnavailable()
         told = f"The store gave no answer: {error}. Mail goes on; what is counted meanwhile, policies decide."
         return render_template("error.html", name=failed.name, told=told), 503
+
+    @app.errorhandler(OverloadError)
+    def busy(error: OverloadError) -> tuple[str, int, dict[str, str]]:
+        told = "Others compare policies at the moment. Try again."
+        return render_template("error.html", name="Busy", told=told), 503, {"Retry-After": "5"}
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> tuple[str, int] | HTTPException:

@@ -36,11 +36,11 @@ class Login(FlaskForm):  # type: ignore[misc] # flask_wtf has no types
     password = PasswordField("Password", [InputRequired(), Length(max=MAX_PASSWORD)])
 
 
-class Nothing(FlaskForm):  # type: ignore[misc]
+class Nothing(FlaskForm):  # type: ignore[misc] # flask_wtf has no types
     """A button that needs nothing but the token."""
 
 
-class OfSubject(FlaskForm):  # type: ignore[misc]
+class OfSubject(FlaskForm):  # type: ignore[misc] # flask_wtf has no types
     """One subject of one limit."""
 
     limit = HiddenField("Limit", [InputRequired(), Length(max=MAX_LIMIT)])
@@ -55,7 +55,7 @@ class Grant(OfSubject):
             raise ValidationError("expected a number of tokens above 0")
 
 
-class OfBackend(FlaskForm):  # type: ignore[misc]
+class OfBackend(FlaskForm):  # type: ignore[misc] # flask_wtf has no types
     """One backend of one pool."""
 
     pool = HiddenField("Pool", [InputRequired(), Length(max=MAX_NAME)])
@@ -66,12 +66,12 @@ class Search(Form):  # type: ignore[misc] # wtforms has no types
     words = StringField("Search", [Optional(), Length(max=MAX_SUBJECT)])
 
 
-class QuotaSearch(Form):  # type: ignore[misc]
+class QuotaSearch(Form):  # type: ignore[misc] # wtforms has no types
     subject = StringField("User, address or other subject", [Optional(), Length(max=MAX_SUBJECT)])
     limit = StringField("Limit", [Optional(), Length(max=MAX_LIMIT)])
 
 
-class Ask(Form):  # type: ignore[misc]
+class Ask(Form):  # type: ignore[misc] # wtforms has no types
     """The facts of a session, as for `gatectl policy explain`."""
 
     ip = StringField("Client address", [InputRequired("expected an address, or unix:"), Length(max=64)])
@@ -80,14 +80,14 @@ class Ask(Form):  # type: ignore[misc]
     plan = StringField("Plan", [Optional(), Length(max=MAX_NAME)])
     method = StringField("Login method", [Optional(), Length(max=MAX_NAME)])
     helo = StringField("HELO name", [Optional(), Length(max=255)])
-    sender = StringField("Sender (MAIL FROM; <> is the null sender)", [Optional(), Length(max=320)])
-    rcpt = StringField("Recipient (RCPT TO)", [Optional(), Length(max=320)])
+    sender = StringField("Sender", [Optional(), Length(max=320)])
+    rcpt = StringField("Recipient", [Optional(), Length(max=320)])
     size = StringField("Message size", [Optional(), Length(max=32)])
     listener = StringField("Listener", [Optional(), Length(max=MAX_NAME)])
     tls = SelectField("Encrypted", choices=_ENCRYPTED, default="")
     recipients = IntegerField("Recipients so far", [Optional(), NumberRange(0, MAX_COUNT)])
     messages = IntegerField("Messages so far", [Optional(), NumberRange(0, MAX_COUNT)])
-    at = StringField("When (with zone; empty: now)", [Optional(), Length(max=64)])
+    at = StringField("When", [Optional(), Length(max=64)])
 
     def validate_ip(self, field: StringField) -> None:
         text = (field.data or "").strip()

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from authsvc.console.settings import Console
 from authsvc.console.sittings import Sittings
-from authsvc.fields import is_loopback
+from authsvc.fields import is_loopback, plain_address
 from smtpgate.journal import Journal
 from smtpgate.units import is_among
 
@@ -85,7 +85,7 @@ def guard(app: Flask, console: Console, sittings: Sittings, journal: Journal) ->
 def misplaced(console: Console, peer: str | None, host: str) -> str | None:
     """Why a request is not answered; None for one that is. host: the Host header."""
     try:
-        if peer is None or not is_among(peer, console.clients):
+        if peer is None or not is_among(plain_address(peer), console.clients):
             return "the address is not among clients"
     except ValueError:
         return "the peer has no address"

@@ -51,7 +51,7 @@ def open_console(
     clock = SystemClock()
     # Two: a comparison of two folders takes seconds where they are large, and nobody's login is to wait for it.
     hashing, comparing = (Bulkhead(at_once=HASHED_AT_ONCE, waiting=WAITING) for _ in range(2))
-    edits = Edits(config.policies, config.state_dir, lambda: folder.status, clock, comparing.run)
+    edits = Edits(config.policies, config.state_dir, lambda: folder.status, clock, in_turn(comparing))
     policies.tell(edits.note)
     board, no_board = _board(config, clock)
     quotas = _quotas(config)
@@ -79,6 +79,16 @@ def open_console(
     )
     journal.info("console", bind=str(console.bind), operators=len(console.operators))
     return create_console(desk, sources, key=file.key, secure=config.tls is not None)
+
+
+def in_turn(bulkhead: Bulkhead) -> Callable[[Callable[[], object]], object]:
+    """Runs work in the bulkhead's threads, within its bounds. Raises OverloadError, beside what the work raises."""
+
+    def run(work: Callable[[], object]) -> object:
+        with bulkhead.attempt(""):  # operators are no strangers to each other: one queue
+            return bulkhead.run(work)
+
+    return run
 
 
 def _board(config: Config, clock: SystemClock) -> tuple[LiveBoard | None, str]:

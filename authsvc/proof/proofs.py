@@ -123,7 +123,7 @@ class Proofs:
 
     def _password_matches(self, request: AuthRequest, user: User | None) -> bool:
         stored = () if user is None else user.passwords
-        proven = self._bulkhead.run(self._passwords.verify, stored, request.password)
+        proven = self._passwords.verify(stored, request.password, self._bulkhead.run)
         if proven is None or user is None:
             return False
         if user.enabled:

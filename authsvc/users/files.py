@@ -43,7 +43,7 @@ def edit_file(path: Path, change: Callable[[bytes], bytes], clock: Clock, limit:
                 file.flush()
                 os.fsync(handle)
             os.replace(name, target)
-        except BaseException:
+        except BaseException:  # an ended process or greenlet, too, leaves no half file behind
             os.unlink(name)
             raise
         os.fsync(folder)

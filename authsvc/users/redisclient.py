@@ -41,7 +41,7 @@ def opener(source: RedisSource, timeout: float) -> Callable[[], Client]:
         if source.password is not None:
             options["password"] = source.password
         if store.scheme == "redis+cluster":
-            nodes = [ClusterNode(*server) for server in _servers(store)]  # type: ignore[no-untyped-call]
+            nodes = [ClusterNode(*server) for server in _servers(store)]  # type: ignore[no-untyped-call] # redis-py has no types here
             return lambda: RedisCluster(startup_nodes=nodes, **options)
         client = _behind_sentinels(store, timeout, options) if store.scheme == "redis+sentinel" else None
         client = client or Redis(connection_pool=_pool(store, options))
@@ -76,8 +76,8 @@ def _pool(store: StoreUri, options: dict[str, Any]) -> ConnectionPool:
 def _behind_sentinels(store: StoreUri, timeout: float, options: dict[str, Any]) -> Redis:
     """The master's: a replica may not know of a user who was disabled just now."""
     service = store.public.rpartition("/")[2]
-    sentinels = Sentinel(_servers(store), sentinel_kwargs=_options(timeout), **options)  # type: ignore[no-untyped-call]
-    master: Redis = sentinels.master_for(service)  # type: ignore[no-untyped-call]
+    sentinels = Sentinel(_servers(store), sentinel_kwargs=_options(timeout), **options)  # type: ignore[no-untyped-call] # redis-py has no types here
+    master: Redis = sentinels.master_for(service)  # type: ignore[no-untyped-call] # redis-py has no types here
     return master
 
 

@@ -100,8 +100,7 @@ class CachedUsers:
         except StoreDownError as error:
             answer.set_exception(error)
             raise
-        except BaseException:
-            # The asker was ended, or met a bug: the others are not to wait for ever.
+        except BaseException:  # the asker was ended, or met a bug: the others are not to wait for ever
             answer.set_exception(StoreDownError("the look-up was given up"))
             raise
         finally:
