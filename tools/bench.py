@@ -7,187 +7,221 @@ that proves nothing is thrown away and said so.
 from __future__ import annotations
 
 import json
-import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import click
 import yaml
-from peers.postfix import Postfix
 from rich.console import Console
 
 from authsvc.proof.passwords import Passwords
-from tools import compile  # noqa: A004 - its command's name
-from tools.benchmarks import parts
+from tools.benchmarks import contenders, parts, profile
+from tools.benchmarks.contenders import OURS, Contender, NotAsAskedError, Setting
+from tools.benchmarks.interpreters import ROOT, Interpreter, InterpreterError, known, usual
 from tools.benchmarks.report import as_json, machine, show, show_parts
-from tools.benchmarks.workloads import (
-    PASSWORD,
-    USERS,
-    WORKLOADS,
-    Measured,
-    Sink,
-    SpoiltError,
-    Workload,
-    measure,
-    prepare,
-)
+from tools.benchmarks.runs import PASSWORD, USERS, Course, Measured, SpoiltError, backend
+from tools.benchmarks.workloads import Workload, chosen
 
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 1
+SECONDS: Final = 1.5
+QUICK_SECONDS: Final = 0.5
 MAX_SPOILT: Final = 3
-PLAIN: Final = "plain"
 PLAIN_WIDTH: Final = 220  # characters of the table in a file
 
+T = TypeVar("T")
 Results = dict[str, dict[str, list[Measured]]]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="One short round of each, under two minutes in all.")
+@click.option("--quick", is_flag=True, help="One short round of each, some two minutes in all; not W6 and W8.")
 @click.option("--only", default="", metavar="W1,W3", help="These workloads; W5 stands for all that begin with it.")
 @click.option("--rounds", type=click.IntRange(1), default=None, help=f"Rounds of each.  [default: {ROUNDS}]")
 @click.option(
+    "--seconds", type=click.FloatRange(0.1, 60), default=None, help=f"Of a run, about.  [default: {SECONDS}]"
+)
+@click.option(
     "--contenders",
+    "wanted",
     default="",
     metavar="nginx,smtpgate",
-    help="Only these. `plain` is smtpgate without its extension modules.",
+    help="Only these. `plain` is smtpgate without its extension modules, `venv` that under .venv's Python.",
+)
+@click.option(
+    "--python", default="", metavar="PATH", help="What runs smtpgate.  [default: /usr/bin/python3, if it can]"
 )
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write every run there.")
-def main(quick: bool, only: str, rounds: int | None, contenders: str, target: Path | None) -> None:
+@click.option(
+    "--profile",
+    "profiled",
+    default="",
+    metavar="W1",
+    help="No table: what smtpgate's worker spends its time on under these workloads (perf, py-spy).",
+)
+def main(
+    quick: bool,
+    only: str,
+    rounds: int | None,
+    seconds: float | None,
+    wanted: str,
+    python: str,
+    target: Path | None,
+    profiled: str,
+) -> None:
     """Measure smtpgate beside the installed nginx and HAProxy, on loopback."""
+    # Or all that was started would go on without us: each is in a session of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    chosen = _chosen(only, quick=quick)
-    names = [name for name in contenders.split(",") if name]
-    rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    if not names or "smtpgate" in names:
-        _compile(console)
-    results: Results = {}
+    try:
+        interpreter = known(python) if python else usual()
+    except InterpreterError as error:
+        raise click.UsageError(str(error)) from error
+    names = [name for name in wanted.split(",") if name]
+    if unknown := [name for name in names if name not in contenders.KINDS]:
+        raise click.UsageError(f"--contenders: {', '.join(unknown)}; there are {', '.join(contenders.KINDS)}")
+    if not names or "smtpgate" in names or not {"W7", "W10"}.isdisjoint(only.split(",")):
+        _compile(interpreter, console)
+    bench = Bench(interpreter, names, console, quick=quick)
+    rounds, seconds = rounds or (QUICK_ROUNDS if quick else ROUNDS), seconds or (QUICK_SECONDS if quick else SECONDS)
     with tempfile.TemporaryDirectory(prefix="smtpgate-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        users = _users()
-        shared = {"certificate": _certificate(folder), "users": users}
-        for workload in chosen:
-            with console.status(f"{workload.key}: {workload.title}"):
-                results[workload.key] = _rounds(
-                    workload,
-                    folder / workload.key,
-                    shared,
-                    names or _usual(workload, quick=quick),
-                    rounds,
-                    workload.quick if quick else workload.messages,
-                    console,
-                )
-        found = _parts(only, folder, users, rounds, quick=quick)
+        bench.prepare(folder)
+        if profiled:
+            for workload in chosen(profiled, quick=False):
+                bench.profile(workload, folder)
+            return
+        began = time.monotonic()
+        workloads = chosen(only, quick=quick)
+        results = {one.key: bench.rounds(one, folder, rounds, seconds) for one in workloads}
+        found = bench.parts(only, folder, rounds)
+    told = {name: contenders.describe(name, interpreter) for name in OURS if any(name in r for r in results.values())}
     console.print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    show(results, {workload.key: workload for workload in chosen}, console)
+    for name, what in told.items():
+        console.print(f"{name}: {what}")
+    show(results, {workload.key: workload for workload in workloads}, console)
     show_parts(found, console)
+    console.print(f"\n{rounds} rounds in {time.monotonic() - began:.0f} s; runs thrown away: {len(bench.spoilt)}")
     if target is not None:
-        target.write_text(json.dumps(as_json(results, found), indent=1))
+        target.write_text(json.dumps(as_json(results, found, told, bench.spoilt), indent=1))
 
 
-def _compile(console: Console) -> None:
-    """smtpgate runs compiled where that can be done."""
-    try:
-        with console.status("compiling"):
-            console.print(f"smtpgate: compiled, {compile.build()}")
-    except compile.BuildError as error:
-        console.print(f"[red]{error}[/]\nsmtpgate: plain Python, as there is no build")
+def _compile(python: Interpreter, console: Console) -> None:
+    """smtpgate runs compiled where that can be done: for the interpreter that runs it."""
+    with console.status("compiling"):
+        argv = [*python.command(built=False), "-m", "tools.compile"]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise click.ClickException(f"smtpgate cannot be compiled:\n{done.stderr[-2000:]}")
+    console.print(f"compiled: {done.stdout.strip()}")
 
 
-def _usual(workload: Workload, *, quick: bool) -> Sequence[str]:
-    """Where there is little time the octets of HAProxy and the bare backend are looked at once, in W1."""
-    spared = ("direct", "haproxy") if quick and workload.key != "W1" else ()
-    return [name for name in workload.contenders if name not in spared]
+class Bench:
+    """What one call of the command does. spoilt: the runs that were thrown away, each a line."""
 
+    def __init__(self, python: Interpreter, names: Sequence[str], console: Console, *, quick: bool) -> None:
+        self._python, self._names, self._console, self._quick = python, names, console, quick
+        self._certificate: tuple[Path, Path] | None = None
+        self._users = ""
+        self.spoilt: list[str] = []
 
-def _chosen(only: str, *, quick: bool) -> list[Workload]:
-    wanted = [key for key in only.split(",") if key]
-    found = [
-        one
-        for one in WORKLOADS
-        if not wanted or any(one.key == key or one.key.startswith(f"{key}-") for key in wanted)
-    ]
-    return [one for one in found if one.quick or not quick]
+    def prepare(self, folder: Path) -> None:
+        """A certificate, and the users."""
+        self._certificate = _certificate(folder)
+        self._users = _users()
 
+    def rounds(self, workload: Workload, folder: Path, rounds: int, seconds: float) -> dict[str, list[Measured]]:
+        """Each contender's runs; they take turns. One that cannot be warmed up has none."""
+        runs: dict[str, list[Measured]] = {}
+        place = folder / workload.key
+        place.mkdir()
+        running: list[Contender] = []
+        with self._console.status(f"{workload.key}: {workload.title}"), backend(workload, place / "backend") as sink:
+            port, arrived = sink
+            try:
+                courses = {}
+                for name in self._contenders(workload):
+                    running.append(self._start(workload, name, place / name, port))
+                    courses[name] = Course(workload, running[-1], arrived)
+                    runs[name] = []
+                for name, course in list(courses.items()):
+                    if self._try(course.warm_up, workload, name) is None:
+                        del courses[name]
+                for number in range(rounds):
+                    # Back and forth: whoever is first in a round is last in the next.
+                    for name, course in list(courses.items())[:: -1 if number % 2 else 1]:
+                        found = self._try(partial(course.run, seconds), workload, name)
+                        if found is not None:
+                            runs[name].append(found)
+            finally:
+                for contender in running:
+                    contender.stop()
+        return runs
 
-def _rounds(
-    workload: Workload,
-    folder: Path,
-    shared: Mapping[str, Any],
-    names: Sequence[str],
-    rounds: int,
-    messages: int,
-    console: Console,
-) -> dict[str, list[Measured]]:
-    """Each contender's runs; they take turns."""
-    folder.mkdir()
-    running = {}
-    with _backend(workload, folder / "backend") as (port, arrived):
+    def parts(self, only: str, folder: Path, rounds: int) -> dict[str, list[parts.Figures]]:
+        """W7 and W10."""
+        wanted = only.split(",") if only else ["W7", "W10"]
+        found: dict[str, list[parts.Figures]] = {}
+        with self._console.status("W7 and W10"):
+            if "W7" in wanted:
+                decisions = 20_000 if self._quick else 60_000
+                found["W7"] = parts.limiter(folder / "W7", decisions, rounds, self._python)
+            if "W10" in wanted:
+                requests = 2_000 if self._quick else 10_000
+                found["W10"] = parts.authsvc(folder / "W10", requests, self._users, rounds, self._python)
+        return found
+
+    def profile(self, workload: Workload, folder: Path) -> None:
+        """What the busiest process of each contender spends its time on; by itself smtpgate, compiled and plain."""
+        place = folder / workload.key
+        place.mkdir()
+        with backend(workload, place / "backend") as (port, arrived):
+            for name in self._names or ("smtpgate", "plain"):
+                contender = self._start(workload, name, place / name, port)
+                try:
+                    course = Course(workload, contender, arrived)
+                    course.warm_up()
+                    plain = isinstance(contender, contenders.Gate) and not contender.compiled
+                    told = profile.top(course, contender.proxies(), place / name, python=plain)
+                    print(f"\n{workload.key} {name}\n{told}", flush=True)
+                finally:
+                    contender.stop()
+
+    def _contenders(self, workload: Workload) -> list[str]:
+        """Where there is little time the octets of HAProxy and the bare backend are looked at once, in W1."""
+        if self._names:
+            return list(self._names)
+        spared = ("direct", "haproxy") if self._quick and workload.key != "W1" else ()
+        return [name for name in workload.contenders if name not in spared]
+
+    def _start(self, workload: Workload, name: str, folder: Path, port: int) -> Contender:
+        setting = Setting(port, self._python, **workload.setting)
+        if setting.tls != "off":
+            setting = replace(setting, certificate=self._certificate)
+        if setting.auth:
+            setting = replace(setting, users=self._users)
         try:
-            for name in (*workload.contenders, PLAIN):
-                if name in names:
-                    running[name] = prepare(workload, name, folder / name, port, shared)
-            runs: dict[str, list[Measured]] = {name: [] for name in running}
-            for name, contender in running.items():  # nobody is measured while it wakes up
-                _try(partial(measure, workload, contender, max(messages // 10, USERS), arrived), name, console)
-            for number in range(rounds):
-                # Back and forth: whoever is first in a round is last in the next.
-                for name, contender in list(running.items())[:: -1 if number % 2 else 1]:
-                    found = _try(partial(measure, workload, contender, messages, arrived), name, console)
-                    if found is not None:
-                        runs[name].append(found)
-            return runs
-        finally:
-            for contender in running.values():
-                contender.stop()
+            return contenders.start(name, folder, setting)
+        except NotAsAskedError as error:
+            raise click.ClickException(f"{workload.key}: {error}") from error
 
-
-def _try(run: Callable[[], Measured], name: str, console: Console) -> Measured | None:
-    """A run that proves something, within a few tries."""
-    for _ in range(MAX_SPOILT):
-        try:
-            return run()
-        except SpoiltError as spoilt:
-            console.print(f"[red]{name}: a run was thrown away: {spoilt}[/]")
-    return None
-
-
-@contextmanager
-def _backend(workload: Workload, folder: Path) -> Iterator[tuple[int, Callable[[], int]]]:
-    """The port of what takes the messages, and how many it has taken."""
-    if workload.postfix:
-        # Taken is what counts: no message is kept.
-        postfix = Postfix("bench", {"smtpd_milters": "", "virtual_transport": "discard:", "in_flow_delay": "0"})
-        with_discard = postfix.folder / "etc/master.cf"
-        with_discard.write_text(with_discard.read_text() + "discard unix - - n - - discard\n")
-        postfix.start()
-        try:
-            # One such line a message: "postfix/bench/cleanup[7]: 297A02201F9: message-id=<...>".
-            yield postfix.port, lambda: len(re.findall(r"/cleanup\[\d+\]: \w+: message-id=", postfix.log()))
-        finally:
-            postfix.remove()
-        return
-    sink = Sink(folder)
-    try:
-        yield sink.port, sink.arrived
-    finally:
-        sink.stop()
-
-
-def _parts(only: str, folder: Path, users: str, rounds: int, *, quick: bool) -> dict[str, list[dict[str, float]]]:
-    found: dict[str, list[dict[str, float]]] = {}
-    wanted = only.split(",") if only else ["W7", "W10"]
-    if "W7" in wanted:
-        found["W7"] = parts.limiter(folder / "W7", 20_000 if quick else 100_000, rounds)
-    if "W10" in wanted:
-        found["W10"] = parts.authsvc(folder / "W10", 2_000 if quick else 20_000, users, rounds)
-    return found
+    def _try(self, run: Callable[[], T], workload: Workload, name: str) -> T | None:
+        """A run that proves something, within a few tries; None if there was none."""
+        for _ in range(MAX_SPOILT):
+            try:
+                return run()
+            except SpoiltError as spoilt:
+                self.spoilt.append(f"{workload.key} {name}: {spoilt}")
+                self._console.print(f"[red]a run was thrown away: {self.spoilt[-1]}[/]")
+        return None
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:

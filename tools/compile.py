@@ -50,14 +50,9 @@ def build() -> Path:
 
 
 def _run(arguments: list[str], folder: Path) -> None:
-    """setup.py, in a copy of the sources: mypyc leaves its C files where it runs."""
+    """setup.py, in a copy of the sources: what it makes beside the modules does not stay."""
     copy = folder / "sources"
-    for name in ("smtpgate", "authsvc"):
-        shutil.copytree(
-            compiled.ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
-        )
-    for name in (*compiled.RECIPE, "requirements.in", "README.md", "LICENSE"):
-        shutil.copy(compiled.ROOT / name, copy / name)
+    copy_sources(copy)
     try:
         run = subprocess.run(
             [sys.executable, "setup.py", *arguments],
@@ -72,6 +67,16 @@ def _run(arguments: list[str], folder: Path) -> None:
         raise BuildError(f"not done after {TIMEOUT:.0f} s") from None
     if run.returncode != 0:
         raise BuildError("\n".join(run.stdout.splitlines()[-TAIL:]))
+
+
+def copy_sources(to: Path) -> None:
+    """All that setup.py and pyproject.toml name: each package has to be there, whether it is compiled or not."""
+    for name in ("smtpgate", "authsvc", "tools/commands"):
+        shutil.copytree(
+            compiled.ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
+        )
+    for name in (*compiled.RECIPE, "requirements.in", "README.md", "LICENSE"):
+        shutil.copy(compiled.ROOT / name, to / name)
 
 
 def _forget(newest: Path) -> None:

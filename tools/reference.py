@@ -26,7 +26,11 @@ HELP_WIDTH: Final = 100
 
 def commands() -> Iterator[tuple[str, str]]:
     """(name, help) of every command of gatectl, depth first, in the order of the help."""
-    yield from _commands(gatectl, click.Context(gatectl, info_name="gatectl", max_content_width=HELP_WIDTH))
+    yield from _commands(gatectl, click.Context(gatectl, **_CONTEXT))
+
+
+# With the command's own settings: click keeps the option for help of whoever asks first.
+_CONTEXT: Final = {"info_name": "gatectl", "max_content_width": HELP_WIDTH, **gatectl.context_settings}
 
 
 def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
@@ -107,6 +111,10 @@ def events() -> dict[str, set[str]]:
                 for event in _events_of(node, texts):
                     fields = found.setdefault(event, set())
                     fields.update(one.arg for one in node.keywords if one.arg is not None)
+                if isinstance(node.func, ast.Attribute) and node.func.attr == "rows" and len(node.args) == 2:
+                    event_text, names = _text(node.args[0]), _constants(tree).get(ast.unparse(node.args[1]))
+                    if event_text is not None and names is not None:
+                        found.setdefault(event_text, set()).update(names)
             elif isinstance(node, ast.Dict):  # a line that is made without a journal
                 line = {
                     _text(key): value for key, value in zip(node.keys, node.values, strict=True) if key is not None
@@ -151,6 +159,15 @@ def _texts(tree: ast.Module) -> dict[str, list[str]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _options(node.value):
             found[node.targets[0].id] = _options(node.value)
     return found
+
+
+def _constants(tree: ast.Module) -> dict[str, list[str]]:
+    """The texts of the module's tuples, by name: the fields of rows. Those of another tuple in it are not seen."""
+    return {
+        ast.unparse(node.target): [text for text in map(_text, node.value.elts) if text is not None]
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Tuple)
+    }
 
 
 def _options(node: ast.expr) -> list[str]:

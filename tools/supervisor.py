@@ -133,7 +133,7 @@ class Supervisor:
         try:
             for service in self._services:
                 self._start(service)
-        except BaseException:
+        except BaseException:  # ^C, too, leaves none of them running
             self.__exit__()
             raise
         return self

@@ -6,6 +6,8 @@ http server, smtpgate counts two limits a message in Redis and logs. Starting an
 
 from __future__ import annotations
 
+import http.client
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +21,19 @@ from peers.redis import Redis
 from stack import OWN, Stack
 
 import compiled
+from tools.benchmarks import interpreters
+from tools.benchmarks.interpreters import ROOT, Interpreter
 
-# The idle sessions, with room; each of HAProxy's has two descriptors, of which a container may have 20,000.
-MAX_CONNECTIONS: Final = 15_000
+# nginx counts a session three times: client, auth server, backend; a container may have 20,000 descriptors. HAProxy's
+# bound is of sessions, each with two.
+MAX_CONNECTIONS: Final = 18_000
 MAX_FORWARDED: Final = 8_000
+# Ours is of sessions, of which a workload has nine tenths at most: above, smtpgate hurries its clients.
+MAX_SESSIONS: Final = 15_000
 START_PATIENCE: Final = 120.0  # 10,000 limits are read for seconds
 PER_FILE: Final = 1000  # limits and routes; a file has a bound (document.reader.MAX_NODES)
-NAMES: Final = ("direct", "haproxy", "nginx", "smtpgate", "plain")
+# proxy.py for more sessions than this machine has descriptors for, as smtpgate counts them.
+CROWDED: Final = Path(__file__).with_name("crowdedproxy.py")
 
 LIMITS: Final = """\
 version: 1
@@ -41,16 +49,21 @@ limits:
 class Setting:
     """What a workload asks of a contender. users: users.yaml where clients log in; certificate: (chain, key).
 
-    entries: so many limits, routes and users of a set beside those that apply, of which none does.
+    kept: how long a grant of the auth service is good for the same credentials (auth_cache).
+    entries: so many limits, routes and users of a set beside those that apply, of which none does. crowded: there are
+    thousands of sessions at once. python: what runs smtpgate.
     """
 
     backend: int
+    python: Interpreter
     auth: bool = False
+    kept: str = "0s"
     tls: Literal["off", "starttls", "implicit"] = "off"
     workers: int = 1
     certificate: tuple[Path, Path] | None = None
     users: str | None = None
     entries: int = 0
+    crowded: bool = False
 
 
 class Contender(ABC):
@@ -150,7 +163,9 @@ class MailProxy(Contender):
 
 
 class Gate(Contender):
-    """smtpgate as an operator runs it: workers under gunicorn's arbiter, Redis, and authsvc where clients log in."""
+    """smtpgate as an operator runs it, with everything on: workers under gunicorn's arbiter, two limits a message in
+    Redis, log lines, metrics, and authsvc where clients log in. Compiled.
+    """
 
     name = "smtpgate"
     compiled = True
@@ -167,6 +182,8 @@ class Gate(Contender):
         if setting.certificate is not None:
             chain, key = setting.certificate
             listener |= {"tls": setting.tls, "certificate": [{"cert": str(chain), "key": str(key)}]}
+        python = self.interpreter(setting.python).command(built=self.compiled)
+        metrics = (HOST, free_port())
         try:
             self._stack = Stack(
                 folder,
@@ -176,16 +193,33 @@ class Gate(Contender):
                 listeners=[listener],
                 policy={"limits.yaml": LIMITS, **unrelated(setting.entries)},
                 pool={"xclient": "off"},  # as nginx above: the backend hears the same from both
+                proxy={
+                    "metrics": {"bind": f"{HOST}:{metrics[1]}"},
+                    "max_sessions": MAX_SESSIONS,
+                    "log": {"level": "info", "format": "json"},
+                },
                 auth_url=OWN if setting.auth else None,
+                auth_http={"cache": setting.kept},
                 users=setting.users,
-                authsvc={"argon2id": {"memory": "64MiB", "passes": 3, "lanes": 4}},
+                authsvc={"argon2id": {"memory": "64MiB", "passes": 3, "lanes": 4}, "auth_cache": setting.kept},
+                python=python,
+                command=(*python, str(CROWDED), "-c", str(folder / "proxy.yaml")) if setting.crowded else None,
                 patience=START_PATIENCE,
-                env={compiled.VARIABLE: "1" if self.compiled else ""},
             )
-        except BaseException:
+        except BaseException:  # ^C, too, leaves no server running
             self._redis.stop()
             raise
         self.port = self._stack.proxy[1]
+        try:
+            self._is_what_it_says(metrics)
+        except BaseException:  # as above
+            self.stop()
+            raise
+
+    @classmethod
+    def interpreter(cls, chosen: Interpreter) -> Interpreter:
+        """What it runs under, where `chosen` is what the operator would take."""
+        return chosen
 
     def proxies(self) -> Sequence[int]:
         return self._stack.process.members()
@@ -198,12 +232,45 @@ class Gate(Contender):
         self._stack.stop()
         self._redis.stop()
 
+    def _is_what_it_says(self, metrics: tuple[str, int]) -> None:
+        """Compiled, if it should be, and counting. Raises NotAsAskedError."""
+        if self.compiled and compiled.VARIABLE in self._stack.output():
+            raise NotAsAskedError(f"{self.name} runs plain Python: its sources have changed since they were compiled")
+        connection = http.client.HTTPConnection(*metrics, timeout=5)
+        try:
+            connection.request("GET", "/metrics")
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+        if status != http.client.OK:
+            raise NotAsAskedError(f"{self.name}: GET /metrics is answered with {status}")
+
 
 class PlainGate(Gate):
     """smtpgate without a compiler: what the extension modules bring."""
 
     name = "plain"
     compiled = False
+
+
+class VenvGate(PlainGate):
+    """smtpgate without a compiler, under .venv's Python: what the interpreter brings."""
+
+    name = "venv"
+
+    @classmethod
+    def interpreter(cls, chosen: Interpreter) -> Interpreter:
+        return interpreters.own()
+
+
+KINDS: Final[dict[str, type[Direct | Forwarder | MailProxy | Gate]]] = {
+    one.name: one for one in (Direct, Forwarder, MailProxy, Gate, PlainGate, VenvGate)
+}
+OURS: Final = tuple(name for name, kind in KINDS.items() if issubclass(kind, Gate))
+
+
+class NotAsAskedError(Exception):
+    """A contender that is not what its name says. `str()` tells in what."""
 
 
 def unrelated(entries: int) -> dict[str, str]:
@@ -230,10 +297,18 @@ def unrelated(entries: int) -> dict[str, str]:
     return files
 
 
+def describe(name: str, python: Interpreter) -> str:
+    """What a contender of ours is, as it says itself, and under which Python. "" of the others."""
+    kind = KINDS[name]
+    if not issubclass(kind, Gate):
+        return ""
+    under = kind.interpreter(python)
+    argv = [*under.command(built=kind.compiled), str(ROOT / "proxy.py"), "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return f"{done.stdout.strip()}; {under}"
+
+
 def start(name: str, folder: Path, setting: Setting) -> Contender:
-    """The contender of that name, ready. folder: an empty one of its own."""
-    kinds: dict[str, type[Direct | Forwarder | MailProxy | Gate]] = {
-        one.name: one for one in (Direct, Forwarder, MailProxy, Gate, PlainGate)
-    }
+    """The contender of that name, ready. folder: an empty one of its own. Raises NotAsAskedError."""
     folder.mkdir(parents=True)
-    return kinds[name](folder, setting)
+    return KINDS[name](folder, setting)

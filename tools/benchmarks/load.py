@@ -13,12 +13,15 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 READ: Final = 65536
 TIMEOUT: Final = 60.0
+OPENING: Final = 100  # idle sessions that are opened at a time
+# Said by a generator whose idle sessions are open, and to it: go on.
+READY: Final = "ready\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,10 @@ class Client:
 
     def _secure(self, context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> None:
         assert context is not None
-        self._sock = context.wrap_socket(self._sock, session=session)
+        sock = context.wrap_socket(self._sock, session=session)
+        if session is not None and not sock.session_reused:
+            raise UnexpectedError("expected the TLS session to be resumed, got a new one")
+        self._sock = sock
 
     @property
     def session(self) -> ssl.SSLSession | None:
@@ -124,7 +130,6 @@ def text_of(octets: int, *, dots: bool) -> bytes:
 
 def run(job: Job) -> Outcome:
     """All messages of the job. Errors end the client that met them."""
-    import gevent
     from gevent.pool import Pool
 
     outcome = Outcome()
@@ -142,19 +147,12 @@ def run(job: Job) -> Outcome:
                 outcome.errors.append(f"{type(error).__name__}: {error}")
                 return
 
-    idle = _idle(job)
     began, cpu = time.monotonic(), time.process_time()
     pool = Pool(job.clients)
     for _ in range(job.clients):
         pool.spawn(client)
     pool.join()
     outcome.seconds, outcome.cpu = time.monotonic() - began, time.process_time() - cpu
-    if job.idle:
-        # Whoever measures looks at the idle sessions until our standard input ends.
-        print(json.dumps(asdict(outcome)), flush=True)
-        gevent.get_hub().threadpool.apply(sys.stdin.read)
-    for one in idle:
-        one.close()
     return outcome
 
 
@@ -208,19 +206,11 @@ def _ticket(job: Job, context: ssl.SSLContext | None) -> ssl.SSLSession | None:
 
 
 def _idle(job: Job) -> list[Client]:
-    """Sessions that said EHLO and nothing more, opened some at a time."""
-    import gevent
+    """Sessions that said EHLO and nothing more. Raises what the first that failed has met."""
     from gevent.pool import Pool
 
     plain = Job(job.host, job.port)
-    opened: list[Client] = []
-    pool = Pool(100)
-    open_one: Callable[[], Any] = lambda: opened.append(Client(plain, None, None))  # noqa: E731
-    for _ in range(job.idle):
-        pool.spawn(open_one)
-    pool.join()
-    gevent.sleep(0)
-    return opened
+    return list(Pool(OPENING).imap_unordered(lambda _: Client(plain, None, None), range(job.idle)))
 
 
 def main() -> None:
@@ -229,9 +219,16 @@ def main() -> None:
     monkey.patch_all()
     settings = json.loads(sys.argv[1])
     job = Job(**{**settings, "users": tuple(settings.get("users", ()))})
-    outcome = run(job)
-    if not job.idle:
-        print(json.dumps(asdict(outcome)))
+    try:
+        idle = _idle(job)
+    except (OSError, UnexpectedError) as error:
+        sys.exit(f"an idle session: {type(error).__name__}: {error}")
+    if idle:
+        print(READY, end="", flush=True)
+        sys.stdin.readline()
+    print(json.dumps(asdict(run(job))), flush=True)
+    if idle:
+        sys.stdin.read()  # whoever measures looks at the idle sessions until it ends
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from tools.benchmarks.contenders import OURS
 from tools.benchmarks.measure import median
-from tools.benchmarks.workloads import Goal, Measured, Workload
+from tools.benchmarks.runs import Measured
+from tools.benchmarks.workloads import Goal, Workload
 
 Rounds = Mapping[str, Sequence[Measured]]
-
-
-OURS: Final = ("smtpgate", "plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +153,17 @@ def show_parts(found: Mapping[str, Sequence[Mapping[str, float]]], console: Cons
             console.print(f"{key} {name}: {spread(values, '{:.0f}')} {verdict_of}")
 
 
-def as_json(results: Mapping[str, Rounds], parts: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """Everything, each run of it."""
+def as_json(
+    results: Mapping[str, Rounds],
+    parts: Mapping[str, Sequence[Mapping[str, float]]],
+    contenders: Mapping[str, str],
+    spoilt: Sequence[str],
+) -> dict[str, Any]:
+    """Everything, each run of it. contenders: what each of ours is; spoilt: the runs that were thrown away."""
     return {
         "machine": machine(),
+        "contenders": contenders,
+        "spoilt": spoilt,
         "workloads": {
             key: {
                 "runs": {name: [asdict(one) for one in runs] for name, runs in rounds.items()},
@@ -176,7 +182,6 @@ def machine() -> dict[str, Any]:
         "cpu": _processor(),
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
         "nginx": _version("nginx", "-v"),
         "haproxy": _version("haproxy", "-v"),
         "redis": _version("redis-server", "--version"),

@@ -22,7 +22,8 @@ from click.shell_completion import CompletionItem
 
 from smtpgate.drivers.liveboard import LiveBoard
 from smtpgate.explain import fleet
-from smtpgate.live import INTERVAL, Report
+from smtpgate.live import INTERVAL, STALE, Report
+from smtpgate.policy.store import StoreUnavailable
 from smtpgate.units import InvalidValue, parse_name
 
 from .boards import board_of, nobody
@@ -81,7 +82,8 @@ def drain(backend: Place, by: str | None, wait: float | None, force: bool, conf:
 
     Workers take it up within 4 s. Sessions that have it keep it until they end; connections that rest are closed.
     The order is kept in the store: it outlasts edits of the policies and restarts. With the last backend of a pool
-    drained, clients get the pool's `unavailable`.
+    drained, clients get the pool's `unavailable`. With --wait the exit status is 1 where sessions still have it when
+    the time is up, and where no worker reports.
     """
     pool, name = backend
     with board_of(conf) as board:
@@ -95,9 +97,8 @@ def drain(backend: Place, by: str | None, wait: float | None, force: bool, conf:
     if as_json:
         print_json({**asdict(order), "sessions": left})
     else:
-        told = "" if left is None else f"; {left} sessions still have it" if left else "; no session has it any more"
-        click.echo(f"{pool}/{name}: drained by {order.by}{told}")
-    if left:
+        click.echo(f"{pool}/{name}: {fleet.drained(order)}{'' if wait is None else _told(left)}")
+    if wait is not None and left != 0:
         raise click.exceptions.Exit(NO)
 
 
@@ -135,27 +136,47 @@ def _backends(reports: Sequence[Report]) -> list[Place]:
     return [(pool.name, one.name) for pool in fleet.pools(reports) for one in pool.backends]
 
 
-def _sessions_left(board: LiveBoard, backend: Place, seconds: float) -> int:
+def _told(left: int | None) -> str:
+    if left is None:
+        return "; no worker reports, so it is not known whether a session still has it"
+    return f"; {left} sessions still have it" if left else "; no session has it any more"
+
+
+def _sessions_left(board: LiveBoard, backend: Place, seconds: float) -> int | None:
     """Sessions that still have the backend when there are none, or the time is up; only what was reported after the
-    order counts.
+    order counts. None where nobody has reported for STALE seconds, be it that the store is away: the order is given.
     """
-    began = time.monotonic()
+    began = heard = time.monotonic()
     while True:
         time.sleep(LOOK)
-        passed = time.monotonic() - began
+        now = time.monotonic()
+        reports = _reports(board)
         views = [
             one
-            for report in board.reports()
+            for report in reports
             for pool in report.pools
             for one in pool.backends
             if (pool.name, one.name) == backend
         ]
         left = sum(one.connections for one in views)
         obeyed = all(one.state in ("drain", "off") for one in views)
+        passed = now - began
+        if not reports:
+            if now - heard >= STALE or passed >= seconds:
+                return None
+            continue
+        heard = now
         if (obeyed and not left) or passed >= seconds:
             return left
         if sys.stderr.isatty():
             click.echo(f"\r{left} sessions, {passed:.0f} s \x1b[K", err=True, nl=False)
+
+
+def _reports(board: LiveBoard) -> Sequence[Report]:
+    try:
+        return board.reports()
+    except StoreUnavailable:
+        return ()
 
 
 def _operator() -> str:

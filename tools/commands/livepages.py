@@ -77,9 +77,7 @@ def status(board: LiveBoard, each: bool) -> Page:
     fresh = [one.report for one in sightings if one.age <= STALE]
     wrong = fleet.troubles(sightings, STALE)
     notes = [Note(line, bad=True) for one in wrong for line in (one.what, *(f"  {more}" for more in one.more))]
-    notes += [
-        Note(f"{one.pool}/{one.backend} takes no sessions: drained by {one.by}, {_at(one.time)}") for one in orders
-    ]
+    notes += [Note(f"{one.what}, {_at(one.time)}") for one in fleet.wanted(orders)]
     if not sightings:
         notes = [nobody(board)]
     rows = [_worker_row(one) for one in sightings] if each else [_node_row(*node) for node in _nodes(sightings)]
@@ -190,7 +188,7 @@ def pools(board: LiveBoard) -> Page:
             str(one.idle),
             str(one.failures),
             str(pool.waiting),
-            "; ".join(one.why),
+            "; ".join(one.why) if one.order is None else f"{fleet.drained(one.order)}, {_at(one.order.time)}",
         )
         for pool in found
         for one in pool.backends

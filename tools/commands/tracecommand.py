@@ -1,12 +1,14 @@
 """`gatectl trace`: the lines of one session out of the proxy's log, in order, as people read them.
 
-Owns what belongs to a session: the lines that name it, or those that name one transaction. The log is read as JSON
-or as text, as `log.format` has it; a line that is neither is passed over. Holds one line at a time.
+Owns what belongs to a session: the lines that name it, or those that name one transaction; and how a log that is
+written and rotated is followed, by its name as `tail -F` does. The log is read as JSON or as text, as `log.format`
+has it; a line that is neither is passed over. Holds one line at a time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,9 @@ from .tables import visible
 
 # Seconds between two looks at a file that is being written.
 LOOK: Final = 0.2
+# Seconds for which a file that was renamed is still read: whoever writes it looks for the new one once a second
+# (drivers.logoutput.LOOK_INTERVAL).
+FAREWELL: Final = 2.0
 # What an id may be of; the event of the same name is the last that there is of it.
 _KINDS: Final = ("session", "transaction")
 _STYLES: Final = {"warning": "yellow", "error": "bold red"}
@@ -52,7 +57,7 @@ def trace(session: str, log: Path, follow: bool, as_json: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     found = 0
     with opened(log) as file:
-        lines = _following(file) if follow and str(log) != "-" else iter(lambda: file.readline(MAX_LINE), b"")
+        lines = _following(log, file) if follow and str(log) != "-" else iter(lambda: file.readline(MAX_LINE), b"")
         for line in _of(session, lines):
             found += 1
             if as_json:
@@ -126,13 +131,43 @@ def _fields(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _following(file: IO[bytes]) -> Iterator[bytes]:
-    """Line by line for ever; half of one is waited for."""
-    part = b""
-    while True:
-        part += file.readline(MAX_LINE)
-        if part.endswith(b"\n") or len(part) >= MAX_LINE:
-            yield part
-            part = b""
-        else:
+def _following(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """Line by line for ever, of the file that has the name; half of a line is waited for. file: the first one, and
+    the caller's. An archive is not rotated.
+    """
+    first, part, parting = file, b"", 0.0
+    try:
+        while True:
+            part += file.readline(MAX_LINE)
+            if part.endswith(b"\n") or len(part) >= MAX_LINE:
+                yield part
+                part = b""
+                continue
+            if path.suffix == ".gz" or not _is_another(path, file):
+                parting = 0.0  # or renamed, and not made anew yet
+            elif not parting:
+                parting = time.monotonic() + FAREWELL
+            elif time.monotonic() >= parting:
+                later = path.open("rb")
+                if file is not first:
+                    file.close()
+                file, part, parting = later, b"", 0.0
+                continue
             time.sleep(LOOK)
+    finally:
+        if file is not first:
+            file.close()
+
+
+def _is_another(path: Path, file: IO[bytes]) -> bool:
+    """Whether the name is another file's by now. One that was cut off (copytruncate) is read
+    from its beginning.
+    """
+    old = os.fstat(file.fileno())
+    if old.st_size < file.tell():
+        file.seek(0)
+    try:
+        there = path.stat()
+    except OSError:
+        return False  # not made yet
+    return (there.st_dev, there.st_ino) != (old.st_dev, old.st_ino)
