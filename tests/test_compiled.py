@@ -8,6 +8,8 @@ with their golden dialogues, the drivers, and a real delivery.
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
 import importlib.util
 import os
 import shutil
@@ -21,7 +23,7 @@ from types import ModuleType
 import pytest
 
 import compiled
-from tools.compile import build
+from tools.compile import build, copy_sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,9 +41,14 @@ CANNOT = {
     "tests/policy/test_index.py::test_equal_matches_that_follow_each_other_are_tried_once": "counts Python's calls",
     "tests/policy/test_index.py::test_it_finds_what_asking_each_finds": ANNOTATIONS,
     "tests/policy/test_record.py::test_every_fact_comes_back": ANNOTATIONS,
+    "tests/session/test_budgets.py::test_the_rest_of_a_lost_text_is_not_read_for_ever": PATCHED,
+    "tests/session/test_budgets.py::test_chunks_that_nobody_will_have_are_bounded_too": PATCHED,
     "tests/drivers/test_healthwatch.py::test_those_who_wait_find_the_place_that_came_up": PATCHED,
     "tests/drivers/test_idle.py::test_bounds": PATCHED,
+    "tests/drivers/test_idle.py::test_a_sweep_looks_at_each_connection_by_itself": PATCHED,
+    "tests/drivers/test_records.py::test_all_readers_are_told_of_everything": "hands on texts, not records",
     "tests/drivers/test_idle.py::test_what_rests_too_long_is_left_politely_in_the_background": PATCHED,
+    "tests/drivers/test_listener.py::test_whoever_drips_is_ended": PATCHED,
     "tests/drivers/test_listener.py::test_whoever_may_not_send_one_or_sends_none_gets_no_session": PATCHED,
     "tests/drivers/test_redisstore.py::test_a_ban_names_the_limit_and_ends_with_its_key": APPROX,
 }
@@ -144,6 +151,70 @@ def test_the_rules_find_what_they_are_for(rule, source) -> None:
     assert len(list(rule(ast.parse(source)))) == 1
 
 
+# --- constructors -----------------------------------------------------------------------------------------------
+
+
+def test_a_constructor_takes_the_place_of_a_docstring() -> None:
+    source = (
+        "@dataclass(frozen=True, slots=True)\n"
+        "class Reply:\n"
+        '    """One.\n'
+        '    """\n'
+        "    code: int\n"
+        "    lines: list[str] = field(default_factory=list)\n"
+        "    close: bool = False\n"
+        '    _wire: bytes = field(default=b"", init=False, repr=False)\n'
+    )
+    made = (
+        "    def __init__(self, code: int, lines: list[str] | None = None, close: bool = False) -> None: "
+        "self.code = code; self.lines = (list)() if lines is None else lines; self.close = close; self._wire = b''"
+        "  # type: ignore[misc, unused-ignore] # a frozen field is read-only"
+    )
+    lines = source.splitlines()
+    assert recipe().with_constructors(source).splitlines() == [*lines[:2], made, "", *lines[4:]]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'class A:\n    "words"\n    a: int\n',
+        "@dataclass(frozen=True, slots=True)\nclass A:\n    a: int\n",
+        '@dataclass(frozen=True, slots=True)\nclass A(B):\n    "words"\n    a: int\n',
+        '@dataclass(frozen=True, slots=True)\nclass A:\n    "words"\n',
+        '@dataclass(slots=True)\nclass A:\n    "words"\n    a: int\n    def __post_init__(self): pass\n',
+        '@dataclass(slots=True, kw_only=True)\nclass A:\n    "words"\n    a: int\n',
+    ],
+)
+def test_other_classes_stay_as_they_are(source: str) -> None:
+    assert recipe().with_constructors(source) == source
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_constructor_takes_what_that_of_dataclasses_takes(path: str) -> None:
+    source = (ROOT / path).read_text()
+    made = recipe().with_constructors(source)
+    assert len(made.splitlines()) == len(source.splitlines())
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    for node in ast.walk(ast.parse(made)):
+        if isinstance(node, ast.ClassDef) and recipe().is_plain_dataclass(classes_by_name(path)[node.name]):
+            (init,) = (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+            fields = dataclasses.fields(getattr(module, node.name))
+            assert [one.arg for one in init.args.args] == ["self", *(one.name for one in fields if one.init)]
+            assert len(init.args.defaults) == len([one for one in fields if one.init and defaults(one)])
+            assert [ast.unparse(one).partition(" = ")[0] for one in init.body] == [
+                f"self.{one.name}" for one in fields
+            ]
+
+
+def classes_by_name(path: str) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in ast.walk(TREES[path]) if isinstance(node, ast.ClassDef)}
+
+
+def defaults(field: dataclasses.Field[object]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
 # --- which smtpgate runs ----------------------------------------------------------------------------------------
 
 
@@ -192,6 +263,32 @@ def test_nothing_is_looked_for_where_nobody_wants_it(checkout: Path, monkeypatch
     path = [*sys.path]
     compiled.use_if_wanted()
     assert sys.path == path
+
+
+def test_what_is_built_from_has_every_package(tmp_path: Path) -> None:
+    """setup.py asks for the folders of all that pyproject.toml names, and not of what is compiled alone."""
+    copy_sources(tmp_path / "sources")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")],
+        cwd=tmp_path / "sources",
+        env={**os.environ, "SMTPGATE_USE_MYPYC": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "lib/smtpgate_commands/gatectl.py").is_file()
+
+
+def test_no_greenlet_runs_a_compiled_function_whose_arguments_only_it_has() -> None:
+    """gevent drops them when it kills a greenlet, and a compiled function has only borrowed its own: a session that
+    was cut crashed the worker. `spawn(lambda: f(argument))` keeps them.
+    """
+    found = []
+    for path in sorted((ROOT / "smtpgate/drivers").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sessions.spawn", "Greenlet.spawn"):
+                found += [f"{path.name}:{node.lineno}"] if len(node.args) > 1 else []
+    assert found == []
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------

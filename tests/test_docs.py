@@ -97,6 +97,7 @@ def test_commands_for_the_readers_machine_are_at_least_a_shells(block: Block) ->
 PAGES_TO_RUN = sorted({block.page for block in of("console") if "elsewhere" not in block.words})
 
 
+@pytest.mark.programs
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES_TO_RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_from_top_to_bottom(page: Path, tmp_path: Path) -> None:

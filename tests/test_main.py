@@ -3,6 +3,7 @@
 import socket
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import certificates
 import gevent
@@ -114,6 +115,48 @@ def test_a_renewal_with_a_broken_file_changes_nothing(conf, capsys):
     assert proxy.renew() is False
     assert proxy.started is before
     assert f"{conf}:2:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["load", "metrics"])
+def test_a_renewal_that_fails_by_a_bug_changes_nothing_and_is_told(conf, monkeypatch, capsys, place):
+    proxy = main.Proxy(conf, main.check(conf))
+    before = proxy.started
+
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    conf.write_text(CONF + "metrics: {bind: '127.0.0.1:9125'}\n")
+    monkeypatch.setattr(*{"load": (main.config, "load"), "metrics": (main, "MetricsFolder")}[place], fail)
+    assert proxy.renew() is False
+    assert proxy.started is before
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback ")
+    assert told.endswith(f"{conf}: RuntimeError: a bug; nothing has changed\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "was"),
+    [
+        ("user: 990\ngroup: 990\n", "user: 991\ngroup: 990\n", "990 (990:990)"),
+        ("user: 990\ngroup: 990\n", "user: 990\ngroup: 991\n", "990 (990:990)"),
+        ("user: 990\ngroup: 990\n", "", "990 (990:990)"),
+        ("", "user: 990\ngroup: 990\n", "nobody in particular"),
+    ],
+)
+def test_workers_do_not_become_somebody_else_by_a_renewal(conf, capsys, before, after, was):
+    """Their metrics, their state_dir and their log belong to who they were."""
+    conf.write_text(CONF + before)
+    proxy = main.Proxy(conf, main.check(conf))
+    kept = proxy.started
+    conf.write_text(CONF + after)
+    assert proxy.renew() is False
+    assert proxy.started is kept
+    assert capsys.readouterr().err == (
+        f"{conf}:1:1: user: cannot change while the proxy runs, it was {was}; "
+        "expected the user of before, or a restart\n"
+    )
+    conf.write_text(CONF + before + "max_sessions: 99\n")
+    assert proxy.renew() is True
 
 
 def test_where_to_listen_is_told_with_the_listeners_names(conf):
@@ -318,5 +361,46 @@ def test_a_renewal_keeps_the_tickets_of_listeners_that_stay_as_they_are(tmp_path
     assert main.check(path, before).tls["a"] is not before.tls["a"]
 
 
+def test_a_renewal_that_is_refused_uses_no_changed_certificate(tmp_path, capsys):
+    """What is refused changes nothing, whatever it was refused for, and at whichever step."""
+    authority = certificates.Authority(tmp_path)
+    authority.sign("mx", "mx.test")
+    path = tmp_path / "proxy.yaml"
+    path.write_text(OWN)
+    proxy = main.Proxy(path, main.first_check(path))
+    tls = proxy.started.tls["a"]
+    names = dict(tls._names)
+    authority.sign("mx", "new.test")
+    assert proxy.renew() is True
+    assert tls._names == names == {"mx.test": 0}  # a listener may still be refused its address
+    proxy.settle()
+    assert tls._names == {"new.test": 0}
+    authority.sign("mx", "third.test")
+    assert proxy.renew() is True
+    (tmp_path / "mx.key").write_text("half of a k")
+    proxy.settle()
+    assert tls._names == {"new.test": 0}
+    assert f"{path}: listener a: its certificate has changed again: " in capsys.readouterr().err
+
+
 def test_the_places_of_sessions_are_renewed_in_time():
     assert 2 * assembly.RENEW_INTERVAL < LEASE
+
+
+def test_places_are_renewed_again_after_a_bug(monkeypatch):
+    monkeypatch.setattr(assembly, "RENEW_INTERVAL", 0.001)
+    renewed, told = [], []
+
+    def renew():
+        renewed.append(len(renewed))
+        if len(renewed) == 1:
+            raise RuntimeError("a bug")
+
+    journal = SimpleNamespace(
+        error=lambda event, **fields: told.append((event, fields["traceback"].splitlines()[-1]))
+    )
+    greenlet = gevent.Greenlet.spawn(assembly._renew, SimpleNamespace(renew=renew), journal)
+    while len(renewed) < 3:
+        gevent.sleep(0.002)
+    greenlet.kill()
+    assert told == [("bug", "RuntimeError: a bug")]

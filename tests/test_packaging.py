@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 import yaml
+
+pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[1]
 CONTAINER = ROOT / "conf/container"
@@ -29,7 +32,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """bin/ of a virtual environment with the project in it, from a copy of the tree; its dependencies are ours."""
     work = tmp_path_factory.mktemp("installed")
     source = work / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "tests", "var", ".*_cache"))
+    source.mkdir()
+    for name in into_the_image():  # what an image is built from is enough for pip anywhere
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, source)
     venv.create(work / "venv", with_pip=False, symlinks=True)
     site = next((work / "venv").glob("lib/python*/site-packages"))
     (site / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -39,6 +47,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     shutil.rmtree(source)
     return work / "venv/bin"
+
+
+def into_the_image() -> list[str]:
+    """What the Containerfile copies from the project, for its build."""
+    lines = (CONTAINER / "Containerfile").read_text().splitlines()
+    steps = [line.split() for line in lines if line.startswith("COPY ")]
+    return [name for step in steps if not step[1].startswith("--") for name in step[1:-1]]
 
 
 def run(*argv: object, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -97,6 +112,22 @@ def test_systemd_takes_the_unit_and_finds_little_to_complain_of(unit: Path, tmp_
     assert float(exposure.group(1)) <= SAFE_ENOUGH
 
 
+def test_the_logrotate_file_makes_a_file_that_workers_may_write() -> None:
+    """Workers that are nobody's root find it within a second; what is renamed is compressed a day later."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "conf/logrotate/smtpgate").read_text(), flags=re.MULTILINE)
+    path, body = re.fullmatch(r"(\S+) \{\n(.*)\}\n", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    directives = {line.split()[0]: line.split()[1:] for line in body.splitlines()}
+    assert path in (ROOT / "docs/log.md").read_text()
+    # Without words `create` keeps owner, group and mode (logrotate(8)); no `postrotate`: nobody is to be signalled.
+    assert directives == {
+        "daily": [], "rotate": ["14"], "missingok": [], "notifempty": [], "create": [], "delaycompress": [],
+        "compress": [],
+    }  # fmt: skip
+    if shutil.which("logrotate") is not None:
+        done = run("logrotate", "--debug", "--state", "/dev/null", ROOT / "conf/logrotate/smtpgate")
+        assert done.returncode == 0, done.stderr
+
+
 def test_the_container_files_copy_what_is_there() -> None:
     for file, context in ((CONTAINER / "Containerfile", ROOT), (CONTAINER / "Containerfile.postfix", CONTAINER)):
         lines = re.sub(r"\\\n", " ", file.read_text()).splitlines()
@@ -109,6 +140,27 @@ def test_the_container_files_copy_what_is_there() -> None:
     text = (CONTAINER / "Containerfile").read_text()
     assert re.search(r"^USER 2525:2525$", text, re.MULTILINE)  # not root
     assert "HEALTHCHECK" in text
+
+
+def test_the_image_has_all_that_its_build_reads() -> None:
+    """pip would build without setup.py, and without the extension modules that it makes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    read = {"pyproject.toml", "setup.py", "MANIFEST.in", project["project"]["readme"]}
+    read |= {project["project"]["license"]["file"], *project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"]}
+    read |= {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]} - {"smtpgate_commands"}
+    read |= {path.split("/")[0] for path in project["tool"]["setuptools"]["package-dir"].values()}
+    read |= set(re.findall(r'ROOT / "([^"]+)"', (ROOT / "setup.py").read_text())) - {"build"}  # where it writes
+    for line in (ROOT / "MANIFEST.in").read_text().splitlines():
+        command, *words = line.split()
+        read |= set(words if command == "include" else words[:1])
+    assert read <= set(into_the_image())
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not read & set(ignored)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.name)
+def test_configuration_that_is_shipped_has_no_blanks_at_the_end_of_a_line(path: Path) -> None:
+    assert [line for line in path.read_text().splitlines() if line != line.rstrip()] == []
 
 
 def test_the_images_leave_out_what_is_not_theirs() -> None:

@@ -15,7 +15,7 @@ GATECTL = Path(__file__).parents[2] / "tools" / "gatectl"
 
 def gatectl(*arguments: str, given: str = "", folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [GATECTL, *arguments], input=given, cwd=folder, capture_output=True, text=True, timeout=30, check=False
+        [GATECTL, *arguments], input=given, cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -21,6 +21,8 @@ import pytest
 from peers.fixtures import StartNginx, StartSink
 from peers.process import HOST, Process, free_port, wait_until
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
 
@@ -297,11 +299,11 @@ def test_an_edit_takes_effect_and_a_broken_one_changes_nothing(own_service: Serv
     third = nginx(b"test3", b"1234")
     assert own_service.headers(third)["Auth-Error-Code"] == "535 5.7.8"
     users.write_text(good.replace("\n  test2:", "\n  test3:"))
-    wait_until(lambda: "users_loaded" in events(own_service, 2), "the new user is loaded", 2.5)
+    wait_until(lambda: "users_loaded" in events(own_service, 2), "the new user is loaded")
     assert own_service.headers(nginx(b"test3", b"password"))["Auth-Status"] == "OK"
     users.write_text(good + "  test4: {plann: gold}\n")
     (own_service.folder / "policies/policies.yaml").write_text(POLICIES.replace("rate:", "rat:"))
-    wait_until(lambda: own_service.get("/readyz")[1] == b'{"policies":false,"users":false}\n', "both", 2.5)
+    wait_until(lambda: own_service.get("/readyz")[1] == b'{"policies":false,"users":false}\n', "both")
     assert own_service.get("/readyz")[0] == 503
     assert own_service.headers(nginx(b"test3", b"password"))["Auth-Status"] == "OK"
     problems = [line["problems"] for line in own_service.log() if line["event"] == "users_rejected"]
@@ -320,7 +322,7 @@ def test_a_broken_start_tells_every_problem_and_exits_with_2(tmp_path: Path) -> 
     (tmp_path / "users.yaml").write_text("users: {}\n")
     (tmp_path / "authsvc.yaml").write_text("polices: policies\nusers: {file: users.yaml}\nworkers: 0\n")
     ended = subprocess.run(
-        ARGV, cwd=tmp_path, env=os.environ | environment(), capture_output=True, text=True, timeout=30, check=False
+        ARGV, cwd=tmp_path, env=os.environ | environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 2
     assert [line.partition(" ")[0] for line in ended.stderr.splitlines()] == [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from peers.process import HOST, Process, free_port, wait_until
+from peers.process import HOST, Process, free_port, pause, wait_until
 from peers.redis import Redis
 from stack import GATHERED
 
@@ -64,6 +64,10 @@ pools: {core: {backends: [{name: a, addr: "127.0.0.1:10025"}]}}
 USERS = "users:\n" + "".join(f'  {name}: {{password: "{{PLAIN}}1234"}}\n' for name in ("test", "ann", "busy"))
 
 
+UNKNOWN = (f"198.51.100.{last}" for last in range(1, 255))
+"""Addresses that no worker has heard of, also where a test runs once more."""
+
+
 class Service:
     """Two workers, and what each of them logged."""
 
@@ -83,7 +87,7 @@ class Service:
         wait_until(lambda: len(self.log("policies_loaded")) == 2, "both workers are there")
 
     def log(self, event: str) -> list[dict[str, object]]:
-        time.sleep(GATHERED)
+        pause(GATHERED)
         lines = [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
@@ -205,15 +209,14 @@ def test_logins_of_nginx_wait_for_tokens_and_those_of_our_proxy_do_not(service: 
 
 
 def test_without_redis_logins_go_on(service: Service, server: Redis) -> None:
+    ip = next(UNKNOWN)
     server.pause()
     try:
-        began = time.monotonic()
-        assert [service.code("test", "1234", "192.0.2.60") for _ in range(4)] == ["OK"] * 4
-        assert time.monotonic() - began < 5.0
-        # Each worker counts for itself, at half of the rates.
-        codes = [service.code("test", f"guess{n}", "192.0.2.60") for n in range(8)]
-        assert codes[0] == "535 5.7.8"
-        assert codes[-1] == "454 4.7.0"
+        assert [service.code("test", "1234", ip) for _ in range(4)] == ["OK"] * 4
+        # Each worker counts for itself, at half of the rates: of three guesses one. Whom we reach the kernel decides.
+        codes = Counter(service.code("test", f"guess{n}", ip) for n in range(8))
+        assert codes.keys() == {"535 5.7.8", "454 4.7.0"}
+        assert codes["535 5.7.8"] <= 2
     finally:
         server.resume()
     wait_until(lambda: service.code("test", "1234", "192.0.2.61") == "OK", "it is back")

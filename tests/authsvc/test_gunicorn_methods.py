@@ -16,6 +16,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from peers.process import HOST, Process, free_port, wait_until
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
 POLICIES = """

@@ -21,16 +21,18 @@ from peers.process import HOST, Process, free_port
 
 from authsvc.proof.passwords import Passwords
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 ARGV = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
-SECONDS = float(os.environ.get("SMTPGATE_LOGIN_RATE_SECONDS", "5"))
+SECONDS = float(os.environ.get("SMTPGATE_LOGIN_RATE_SECONDS", "3"))
 USERS = 100 if SECONDS >= 30 else 20
-RATE = 200
+RATE = 200 if SECONDS >= 30 else 60
 GUESSERS = 16
 SAMPLES = 40 if SECONDS >= 30 else 15
-# Milliseconds. The whole measurement wants a machine for itself; a short one, among other tests, looks at the median.
-POINT = "p99" if SECONDS >= 30 else "p50"
-WANTED = 50.0
+# Milliseconds. The whole measurement wants a machine for itself; a short one, among other tests, looks at the median,
+# and only for what is wrong by an order of magnitude.
+POINT, WANTED = ("p99", 50.0) if SECONDS >= 30 else ("p50", 500.0)
 
 POLICIES = """
 version: 1
@@ -153,4 +155,5 @@ def test_a_clock_does_not_tell_users_from_others(port: int) -> None:
     show("unknown user", unknown)
     print()
     # Other tests run beside this one; without the stand-in it is some hundred.
-    assert 0.6 < statistics.median(wrong) / statistics.median(unknown) < 1.67
+    apart = 1.67 if SECONDS >= 30 else 5.0
+    assert 1 / apart < statistics.median(wrong) / statistics.median(unknown) < apart

@@ -17,6 +17,8 @@ from peers.redis import Redis
 
 from authsvc.users.sqlusers import DEADLINE
 
+pytestmark = pytest.mark.programs
+
 WRONG, DEFERRED = "535 5.7.8", "454 4.7.0"
 CACHE = "cache: {found: 1s, unknown: 1s}\nremember: 5m\n"
 
@@ -66,24 +68,24 @@ def test_an_operators_change_is_in_force_within_the_time_of_the_cache(
     service = start(source_of(kind, request), sql=kind not in ("file", "passwd", "redis"))
     assert service.code("jürgen", "1234") == WRONG
     assert service.gatectl("add", "jürgen", "--plan", "gold", given="1234\n").returncode == 0
-    wait_until(lambda: service.code("jürgen", "1234") == "OK", "the new user logs in", 2.5)
+    wait_until(lambda: service.code("jürgen", "1234") == "OK", "the new user logs in")
     assert service.login("jürgen", "1234")["Auth-Plan"] == "gold"
     assert service.code("jürgen", "12345") == WRONG
     assert service.gatectl("disable", "jürgen").returncode == 0
-    wait_until(lambda: service.code("jürgen", "1234") == WRONG, "the disabled user is out", 2.5)
+    wait_until(lambda: service.code("jürgen", "1234") == WRONG, "the disabled user is out")
 
 
 def test_postgresql_stopped_in_the_middle_defers_and_recovers_by_itself(postgres: Postgres, start: Start) -> None:
     service = start(f'[{{sql: "{postgres.url}"}}, {{file: users.yaml}}]', sql=True)
     service.gatectl("add", "there", given="1234\n")
     service.gatectl("--store", "2", "add", "behind", given="1234\n")
-    wait_until(lambda: service.code("behind", "1234") == "OK", "the file is read", 2.5)
+    wait_until(lambda: service.code("behind", "1234") == "OK", "the file is read")
     assert service.code("there", "1234") == "OK"
     assert service.get("/readyz") == (200, b'{"policies":true,"users":true}\n')
     postgres.stop()
     try:
         # What was found a moment ago holds; then nothing is known of anybody, in the next store neither.
-        wait_until(lambda: service.code("there", "1234") == DEFERRED, "the cache is over", 3.0)
+        wait_until(lambda: service.code("there", "1234") == DEFERRED, "the cache is over")
         for user in ("there", "behind", "nobody"):
             answer = service.login(user, "1234")
             assert (answer["Auth-Error-Code"], answer["Auth-Status"], answer["Auth-Wait"]) == (
@@ -94,7 +96,7 @@ def test_postgresql_stopped_in_the_middle_defers_and_recovers_by_itself(postgres
         assert service.get("/readyz") == (503, b'{"policies":true,"users":false}\n')
     finally:
         postgres.start()
-    wait_until(lambda: service.code("there", "1234") == "OK", "the store is in use again", 5.0)
+    wait_until(lambda: service.code("there", "1234") == "OK", "the store is in use again")
     assert service.code("behind", "1234") == "OK"
     assert service.code("nobody", "1234") == WRONG
     assert service.get("/readyz")[0] == 200
@@ -132,7 +134,7 @@ def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(
     service = start(f"[{{file: users.yaml}}, {source_of(kind, request)}]", sql=kind != "redis")
     service.gatectl("--store", "1", "add", "quick", given="1234\n")
     service.gatectl("--store", "2", "add", "slow", given="1234\n")
-    wait_until(lambda: service.code("quick", "1234") == "OK", "the file is read", 2.5)
+    wait_until(lambda: service.code("quick", "1234") == "OK", "the file is read")
     assert service.code("slow", "1234") == "OK"
     server = request.getfixturevalue({"postgresql": "postgres", "redis": "redis_server"}.get(kind, kind))
     server.pause()
@@ -144,11 +146,11 @@ def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(
             codes = list(pool.map(lambda number: service.code(f"slow{number % 3}", "1234"), range(12)))
             took = time.monotonic() - began
         assert set(codes) == {DEFERRED}
-        # All who waited together waited as long as one may.
-        assert took < DEADLINE + 1.5
+        # All who waited together waited as long as one may, not one after the other.
+        assert took < 4 * DEADLINE
     finally:
         server.resume()
         clients.stop()
     assert clients.codes == {"OK"}
-    assert clients.longest < 1.0
-    wait_until(lambda: service.code("slow", "1234") == "OK", "the store is in use again", 5.0)
+    assert clients.longest < DEADLINE
+    wait_until(lambda: service.code("slow", "1234") == "OK", "the store is in use again")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import gevent
 import pytest
 from logins import GRANTED, WRONG, Gate, Users, cram, external, oauth, plain
+from turns import turns
 
 from authsvc.answer.contract import AuthRequest, Refused
 from authsvc.answer.service import Outcome
@@ -27,7 +28,7 @@ def test_beyond_what_may_wait_a_client_is_told_to_come_back(make_service, gate: 
     slow = Bulkhead(at_once=1, waiting=1)
     service = make_service(passwords=gate, slow=slow)
     busy = [gevent.spawn(service.answer, guess("192.0.2.7")) for _ in range(2)]
-    gevent.sleep(0.01)
+    turns()
     refused = Refused("454 4.7.0", "Too many logins in progress, try again later", 1)
     outcome = service.answer(guess("192.0.2.7"))
     assert outcome == Outcome(refused, "overload", detail="1 attempts wait; at most 1 may")
@@ -44,7 +45,7 @@ def test_guesses_do_not_hold_up_who_logged_in_a_while_ago_nor_quick_methods(make
     assert service.answer(plain()).result == "granted"
     gate.leave.clear()
     guesses = [gevent.spawn(service.answer, guess("198.51.100.1")) for _ in range(9)]
-    gevent.sleep(0.01)
+    turns()
     for request_ in (plain(), cram(), external(), oauth()):
         with gevent.Timeout(5):
             assert service.answer(request_).result == "granted"
@@ -59,9 +60,9 @@ def test_a_first_login_from_elsewhere_is_next_behind_a_strangers_guesses(make_se
     slow = Bulkhead(at_once=1, waiting=4)
     service = make_service(passwords=gate, slow=slow)
     guesses = [gevent.spawn(service.answer, guess("198.51.100.1")) for _ in range(9)]
-    gevent.sleep(0.01)
+    turns()
     first = gevent.spawn(service.answer, plain())
-    gevent.sleep(0.01)
+    turns()
     gate.leave.set()
     assert first.get(timeout=10).result == "granted"
     gevent.joinall(guesses, timeout=10, raise_error=True)
@@ -156,7 +157,7 @@ def test_of_many_first_logins_at_once_one_is_hashed(make_service, gate: Gate) ->
     slow = Bulkhead(at_once=1, waiting=10)
     service = make_service(passwords=gate, slow=slow)
     logins = [gevent.spawn(service.answer, plain()) for _ in range(8)]
-    gevent.sleep(0.01)
+    turns()
     gate.leave.set()
     gevent.joinall(logins, timeout=10, raise_error=True)
     assert [one.value.result for one in logins] == ["granted"] * 8

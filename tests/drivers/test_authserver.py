@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+import ssl
+from pathlib import Path
 
-from smtpgate.drivers.authserver import EXPECTED, Endpoint, parse_url
+import gevent.socket
+import gevent.ssl
+import pytest
+from certificates import make_certificates
+from gevent.server import StreamServer
+from peers.process import HOST
+
+from smtpgate.drivers.authserver import EXPECTED, MAX_CONNECTIONS, READ_SIZE, AuthServer, Endpoint, parse_url
+from smtpgate.session.ports import AuthQuery, AuthRefused
+from smtpgate.session.streams import Peer
+
+QUERY = AuthQuery("plain", 1, Peer("192.0.2.7", 40000, "192.0.2.1", 25), "[UNAVAILABLE]", b"ann", b"hunter2")
+GRANT = b"HTTP/1.1 200 OK\r\nAuth-Status: OK\r\nAuth-Pool: core\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -48,3 +61,30 @@ def test_urls_that_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="^auth_http url .*; " + EXPECTED) as refused:
         parse_url(url)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("room", [0, 1, 20])
+def test_what_a_tls_record_holds_behind_an_answer_is_no_answer(room: int, tmp_path: Path) -> None:
+    """A record is decrypted as a whole: what was not read of it waits in the process, where no poll sees it."""
+    files = make_certificates(tmp_path)
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files.server)
+    refusal = b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nContent-Length: 0\r\nX: %b\r\n\r\n"
+    refusal %= b"x" * (READ_SIZE - room - len(refusal % b""))
+
+    def serve(sock: gevent.socket.socket, _address: object) -> None:
+        first = sock.recv(65536)
+        sock.sendall(refusal + GRANT)
+        while first and sock.recv(65536):
+            sock.sendall(refusal)
+
+    web = StreamServer((HOST, 0), serve, ssl_context=context)
+    web.start()
+    url = f"https://{HOST}:{web.server_port}/"
+    server = AuthServer(
+        url, 5.0, {}, pass_client_cert=False, max_connections=MAX_CONNECTIONS, ca=str(files.ca), certificate=None
+    )
+    answers = [server.ask(QUERY, began=lambda: None, done=lambda: None).answer for _ in range(3)]
+    assert answers == [AuthRefused("535 5.7.0", "no", 0.0)] * 3
+    server.close()
+    web.stop()

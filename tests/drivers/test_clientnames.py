@@ -38,14 +38,15 @@ V6_PTR = ("1." + "0." * 23 + "8.b.d.0.1.0.0.2.ip6.arpa", "PTR")
     ],
 )
 def test_what_is_said_of_a_client(table: Table, said: str) -> None:
+    patience = 0.5 if None in table.values() else 10.0  # who gets no answer waits for so long
     with name_server(table) as server:
-        assert ClientNames([HostPort("127.0.0.1", server.port)], 0.1, SystemClock()).name_of("192.0.2.1") == said
+        assert ClientNames([HostPort("127.0.0.1", server.port)], patience, SystemClock()).name_of("192.0.2.1") == said
 
 
 def test_an_ipv6_client() -> None:
     table: Table = {V6_PTR: ["six.example.com."], ("six.example.com", "AAAA"): ["2001:db8::1"]}
     with name_server(table) as server:
-        names = ClientNames([HostPort("127.0.0.1", server.port)], 0.5, SystemClock())
+        names = ClientNames([HostPort("127.0.0.1", server.port)], 10.0, SystemClock())
         assert names.name_of("2001:db8::1") == "six.example.com"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import gevent
 import pytest
 from fakes import ListJournal, ManualClock
+from turns import turns
 
 from smtpgate.clock import Deadline
 from smtpgate.drivers import healthwatch
@@ -266,7 +267,7 @@ def test_a_worker_that_drains_still_hears_what_the_others_find(world, monkeypatc
     world.leader.watch.drain()
     world.second.watch.look()
     world.second.find(MTA1, False, times=2)
-    gevent.sleep(0.01)
+    turns()
     looking.kill()
     assert world.leader.state("mta1") == "down"
     assert world.leader.probes.watched is None

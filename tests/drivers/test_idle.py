@@ -3,6 +3,7 @@
 import gevent
 import pytest
 from fakes import ManualClock, ScriptedBackend
+from turns import turns
 
 from smtpgate.drivers import idle as module
 from smtpgate.drivers.idle import IdleLinks, Way
@@ -90,13 +91,13 @@ def test_what_rests_too_long_is_left_politely_in_the_background(world, monkeypat
     world.put(long)
     world.clock.time += 3.0
     world.put(short)
-    gevent.sleep(0.02)
+    turns()
     assert [world.parted(n) for n in range(3)] == ["", "", ""]
     world.clock.time += 2.0
-    gevent.sleep(0.02)
+    turns()
     assert [world.parted(n) for n in range(3)] == ["quit", "", ""]
     world.clock.time += 50.0
-    gevent.sleep(0.02)
+    turns()
     assert [world.parted(n) for n in range(3)] == ["quit"] * 3
     assert world.idle._sweeper is None  # nobody is left to look after
 
@@ -115,8 +116,8 @@ def test_no_connection_is_handed_out_twice_though_a_goodbye_takes_its_time(world
 
     world.streams[2].write = slow
     first = gevent.spawn(world.taken, way)
-    gevent.sleep(0.01)  # a sweep comes by
-    assert sorted([world.taken(way), first.get(timeout=1)]) == [0, 1]
+    turns()  # a sweep comes by
+    assert sorted([world.taken(way), first.get(timeout=10)]) == [0, 1]
     assert world.taken(way) is None
 
 
@@ -129,3 +130,20 @@ def test_retain_and_close(world):
     world.idle.close()
     gevent.idle()
     assert [world.parted(n) for n in range(2)] == ["quit", "quit"]
+
+
+def test_a_sweep_looks_at_each_connection_by_itself(world, monkeypatch):
+    """And compares none with another: a thousand would be half a million comparisons, while every session waits."""
+    monkeypatch.setattr(module, "SWEEP_INTERVAL", 0.001)
+
+    def compared(one, other):
+        pytest.fail("two connections are compared")
+
+    monkeypatch.setattr(module.Kept, "__eq__", compared)
+    way = world.way(age=100.0)
+    for age in (95.0, 96.0, 0.0):
+        world.put(way, age=age)
+    world.clock.time += 6.0
+    turns()
+    assert [world.parted(n) for n in range(3)] == ["quit", "quit", ""]
+    assert len(world.idle) == 1

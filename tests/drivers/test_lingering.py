@@ -6,6 +6,7 @@ import time
 import gevent
 import gevent.socket
 import pytest
+from turns import turns
 
 from smtpgate.drivers import lingering
 from smtpgate.drivers.lingering import Lingering
@@ -54,16 +55,16 @@ def pour(client, octets, pause=0.0):
 def test_the_last_words_of_a_connection_with_unread_input_arrive(pair):
     client, ours = pair()
     client.sendall(b"x" * 5000)
-    gevent.sleep(0.02)
+    turns()
     ours.sendall(WORDS)
     lingering = Lingering()
     lingering.take(ours.detach())
-    gevent.sleep(0.02)
+    turns()
     client.sendall(b"y" * 5000)  # with RST this would be the end
     assert everything(client) == WORDS
     assert len(lingering) == 1
     client.close()
-    gevent.sleep(0.02)
+    turns()
     assert len(lingering) == 0
 
 
@@ -74,7 +75,7 @@ def test_a_client_that_never_ends_is_cut(pair, monkeypatch):
     started = time.monotonic()
     waiting.take(ours.detach())
     assert pour(client, b"drip", pause=0.01)
-    assert 0.1 <= time.monotonic() - started < 1
+    assert 0.1 <= time.monotonic() - started < 10
     assert len(waiting) == 0
 
 
@@ -107,7 +108,7 @@ def test_a_client_that_has_gone_is_not_waited_for(pair):
     client, ours = pair()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()  # by RST
-    gevent.sleep(0.02)
+    turns()
     waiting = Lingering()
     waiting.take(ours.detach())
     assert len(waiting) == 0

@@ -16,6 +16,7 @@ import gevent.socket
 import pytest
 from cryptography.hazmat.primitives import serialization
 from fakes import ListJournal
+from turns import turns
 
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import listenertls
@@ -272,6 +273,22 @@ def test_a_changed_certificate_is_shown_from_the_next_handshake_on(
         assert common_name(connect(client(authority))) == "new.example.com"
 
 
+def test_what_has_been_read_is_used_when_it_is_taken_up(authority: certificates.Authority, tmp_path: Path) -> None:
+    old, new = authority.sign("live2", "old.example.com"), authority.sign("next2", "new.example.com")
+    tls = ListenerTls(settings(old))
+    with served(tls) as (connect, _):
+        tls.prepare()
+        assert not tls.take_up()
+        for there, changed in ((old.cert, new.cert), (old.key, new.key)):
+            there.write_bytes(changed.read_bytes())
+        tls.prepare()
+        tls.prepare()  # a second reload, after one that was refused: it has been read, and still waits
+        assert common_name(connect(client(authority))) == "old.example.com"
+        assert tls.take_up()
+        assert not tls.take_up()
+        assert common_name(connect(client(authority))) == "new.example.com"
+
+
 def test_changes_are_taken_up_and_what_is_broken_is_told_once(
     authority: certificates.Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,13 +299,13 @@ def test_changes_are_taken_up_and_what_is_broken_is_told_once(
     journal = ListJournal()
     tls = ListenerTls(TlsSettings((CertificateFiles(cert, pair.key),)))
     keeping = gevent.spawn(keep_fresh, {"mx": tls}, journal)
-    gevent.sleep(0.02)
+    turns()
     assert journal.lines == []
     cert.write_text("nonsense")
-    gevent.sleep(0.02)
+    turns()
     assert [(level, line["listener"]) for level, _, line in journal.lines] == [("error", "mx")]
     cert.write_bytes(pair.cert.read_bytes())
-    gevent.sleep(0.02)
+    turns()
     keeping.kill()
     assert [event for _, event, _ in journal.lines] == ["certificates_rejected", "certificates_loaded"]
 

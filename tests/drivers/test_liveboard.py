@@ -244,6 +244,21 @@ def test_a_folder_is_its_users_alone(tmp_path: Path) -> None:
     assert modes == {"live": "0o700", "4711-1000000.250.json": "0o600", "orders.json": "0o600"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into another user's folder")
+@pytest.mark.parametrize("made_by_worker", [True, False])
+def test_what_root_orders_is_read_by_workers_of_another_user(tmp_path: Path, made_by_worker: bool) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o700)
+    os.chown(state_dir, 54321, 54322)
+    if made_by_worker:
+        (state_dir / "live").mkdir(mode=0o700)
+        os.chown(state_dir / "live", 54321, 54322)
+        (state_dir / "live" / ".orders.json.new").touch()  # of a gatectl that was killed
+    FolderBoard(state_dir, SystemClock()).drain("mx", "mta1", "root@mx1")
+    for path in (state_dir / "live", state_dir / "live" / "orders.json"):
+        assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o077) == (54321, 54322, 0)
+
+
 def test_a_worker_that_was_killed_is_stale_and_then_forgotten(tmp_path: Path) -> None:
     clock = AnyTime()
     board = FolderBoard(tmp_path, clock)
@@ -290,6 +305,17 @@ def test_orders_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="1000 orders are in force already"):
         board.drain("core", "one-more", "ann")
     assert board.drain("core", "mta0007", "bob").by == "bob"
+    assert len(board.orders()) == MAX_ORDERS
+
+
+def test_orders_in_the_store_are_bounded(board: LiveBoard, client: Any) -> None:
+    for n in range(MAX_ORDERS):
+        order = Order("core", f"mta{n:04d}", "ann", 1.0)
+        client.hset("smtpgate:orders:{live}", f"core/{order.backend}", livejson.order_to_json(order))
+    with pytest.raises(StoreUnavailable, match="1000 orders are in force already"):
+        board.drain("core", "one-more", "ann")
+    assert board.drain("core", "mta0007", "bob").by == "bob"  # one that is there already may be given anew
+    assert [one.by for one in board.orders() if one.backend == "mta0007"] == ["bob"]
     assert len(board.orders()) == MAX_ORDERS
 
 

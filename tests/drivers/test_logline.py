@@ -26,6 +26,29 @@ def test_fields_stand_behind_each_other() -> None:
         assert one.fields({"a": 1}) + one.fields({"b": "x"}) == one.fields({"a": 1, "b": "x"})
 
 
+@pytest.mark.parametrize("name", ["json", "text"])
+@pytest.mark.parametrize(
+    "value", [None, "x", 'a "b"\n', "x" * (MAX_VALUE + 1), 7, True, ["x", None], ("x",), {"a": 1}]
+)
+def test_a_row_is_what_its_fields_are(name: str, value: object) -> None:
+    one = style(name)
+    assert one.row(one.names(["first", "x"]), (1, value)) == one.fields({"first": 1, "x": value})
+
+
+@pytest.mark.parametrize(("value", "spelt"), [(0.0, "0.000"), (0.0006, "0.001"), (1.5, "1.500"), (-2.0, "-2.000")])
+def test_a_float_in_a_row_has_three_digits(value: float, spelt: str) -> None:
+    for name in ("json", "text"):
+        one = style(name)
+        assert one.row(one.names(["x"]), (value,)) == one.names(["x"])[0] + spelt
+
+
+def test_a_row_has_a_value_for_each_name() -> None:
+    for name in ("json", "text"):
+        one = style(name)
+        with pytest.raises(ValueError, match="zip"):
+            one.row(one.names(["a", "b"]), (1,))
+
+
 @pytest.mark.parametrize(("value", "spelt"), [(math.inf, "Infinity"), (math.nan, "NaN"), (-math.inf, "-Infinity")])
 def test_numbers_that_are_none_are_spelt_as_json_dumps_does(value: float, spelt: str) -> None:
     assert style("json").fields({"x": value}) == f', "x": {spelt}'

@@ -100,3 +100,18 @@ def test_the_count_itself_may_have_to_wait() -> None:
     disk.full, disk.room = False, 1
     queue.flush()
     assert disk.written[1:] == ["lost 2"]
+
+
+def test_errors_while_nothing_can_be_written_do_not_add_to_the_tries() -> None:
+    disk = Disk()
+    disk.full = True
+    queue = queue_of(disk, gathered=True)
+    for _ in range(100):
+        queue.add(line("error"))
+        queue.flush()
+    before = disk.writes
+    gevent.sleep(4.5 * RETRY)
+    assert 1 <= disk.writes - before <= 5
+    disk.full = False
+    gevent.sleep(2 * RETRY)
+    assert disk.written == ["error"] * 100

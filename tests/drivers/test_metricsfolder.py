@@ -158,6 +158,22 @@ def test_no_file_grows(folder: MetricsFolder) -> None:
     assert not again.room
 
 
+def test_who_asks_while_a_slot_is_made_is_answered(folder: MetricsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim(folder).write(counted(1.0))
+    asked: list[float] = []
+    allocate = os.posix_fallocate
+
+    def look(*arguments: int) -> None:
+        """When the file is there, and again when it has its size."""
+        asked.append(told(folder)["z_sum"])
+        allocate(*arguments)
+        asked.append(told(folder)["z_sum"])
+
+    monkeypatch.setattr(os, "posix_fallocate", look)
+    claim(folder)
+    assert asked == [1.0] * 10
+
+
 def test_a_full_disk_is_told_at_once(folder: MetricsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -231,7 +247,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_what_a_crash_has_left_is_removed_by_the_next_one(tmp_path: Path, folder: MetricsFolder) -> None:
-    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], capture_output=True, text=True, timeout=60)
     left = Path(done.stdout.strip())
     assert (left.is_dir(), left != folder.path) == (True, True)
     unfinished = tmp_path / "smtpgate-test-metrics-new"

@@ -68,6 +68,20 @@ def test_limits_that_begin_anew_go_on_growing(families: Families) -> None:
     assert values(families, "store_up") == {(): 1}
 
 
+def test_who_was_turned_away(families: Families) -> None:
+    refused = {("mx", "max_sessions"): 0, ("mx", "descriptors"): 0}
+    stressed = [False]
+    gather = metricsgather.door(families, lambda: refused, lambda: stressed[0])
+    gather()
+    assert values(families, "connections_refused_total") == {("mx", "max_sessions"): 0, ("mx", "descriptors"): 0}
+    assert values(families, "workers_stressed") == {(): 0}
+    refused["mx", "max_sessions"], stressed[0] = 7, True
+    gather()
+    gather()
+    assert values(families, "connections_refused_total") == {("mx", "max_sessions"): 7, ("mx", "descriptors"): 0}
+    assert values(families, "workers_stressed") == {(): 1}
+
+
 def pool(name: str, *backends: BackendSpec) -> PoolSpec:
     return PoolSpec(name, backends)
 

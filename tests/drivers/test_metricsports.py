@@ -84,9 +84,12 @@ class Scripted:
         self._script = list(script)
         self._pools = pools
 
-    def plan(self, target: Target) -> Failover:
+    def check(self, target: Target) -> None:
         if isinstance(target, PoolTarget) and target.pool not in self._pools:
             raise BackendRefused("unknown pool", replies.INTERNAL_ERROR)
+
+    def plan(self, target: Target) -> Failover:
+        self.check(target)
         return Failover()
 
     def lease(self, *_: object) -> object:

@@ -35,7 +35,7 @@ ALWAYS = "(0, 0) 1 0077"
 
 def run(code, *arguments):
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.splitlines()
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
 
 
 @root_only
@@ -87,3 +87,17 @@ def test_a_folder_is_made_for_the_user_and_none_is_taken(tmp_path):
     assert folder.stat().st_uid == 54321
     with pytest.raises(FileNotFoundError):
         privileges.give_folder(tmp_path / "no" / "state", 1, 1)
+
+
+@root_only
+def test_a_log_is_made_for_the_user_and_none_is_taken(tmp_path):
+    path, other = tmp_path / "gate.log", tmp_path / "other"
+    privileges.give_log(str(path), 54321, 54322)
+    privileges.give_log(str(path), 1, 1)
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (54321, 54322, 0o640)
+    other.touch()
+    (tmp_path / "link").symlink_to(other)
+    privileges.give_log(str(tmp_path / "link"), 54321, 54322)
+    assert other.stat().st_uid == 0
+    with pytest.raises(FileNotFoundError):
+        privileges.give_log(str(tmp_path / "no" / "gate.log"), 1, 1)

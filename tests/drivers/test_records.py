@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smtpgate.drivers.records import AllRecords
-from smtpgate.session.ports import Records
+from smtpgate.session.observing import Records
 
 KINDS = [name for name in vars(Records) if not name.startswith("_")]
 

@@ -152,7 +152,7 @@ def test_hammering_does_not_drown_a_slow_refill(store: RedisBuckets) -> None:
     store.take([Charge("slow", 1e-5, 1.0, 1.0)])
     began = time.monotonic()
     while not store.take([slow]).passed:
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
     assert time.monotonic() - began >= 0.09
 
 

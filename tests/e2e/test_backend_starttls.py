@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from peers.fixtures import StartPostfix
 from peers.postfix import Postfix
 from peers.process import HOST
-from pki import Authority
 from rawclient import RawClient
 from stack import RELAY, Stack
 
@@ -52,7 +52,7 @@ def deliver(stack: Stack, source: str) -> None:
 def test_two_clients_over_one_verified_connection(
     mode: str, start_stack: Callable[..., Stack], mta: Postfix, authority: Authority
 ) -> None:
-    stack = starting(start_stack, mta, {"mode": mode, "ca": authority.ca, "server_name": "mail.example"})
+    stack = starting(start_stack, mta, {"mode": mode, "ca": str(authority.ca), "server_name": "mail.example"})
     before = mta.log().count(": connect from")
     for source in ("127.0.3.1", "127.0.3.2"):
         deliver(stack, source)
@@ -81,7 +81,7 @@ def test_a_certificate_that_does_not_fit_is_no_reason_for_clear_text(
     authority: Authority,
     tmp_path: Path,
 ) -> None:
-    ca = Authority(tmp_path / "stranger").ca if stranger else authority.ca
+    ca = str((Authority(tmp_path / "stranger", "another authority") if stranger else authority).ca)
     stack = starting(start_stack, mta, {"mode": mode, "server_name": name, "ca": ca})
     with RawClient(stack.proxy) as client:
         client.greeted()

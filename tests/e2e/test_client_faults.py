@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from peers.process import HOST, free_port, wait_until
+from peers.process import HOST, LATE, free_port, wait_until
 from rawclient import RawClient
 from recorder import Act, Conversation, Recorder
 from stack import RELAY, SUBMISSION, UNSHARED, Stack
 from watch import Memory
 
 PORT = free_port()
-SECOND = 1.0  # `timeout` and `idle_timeout` of the hasty listener
-BUSY = 3.0  # seconds that a busy machine may add
+SECOND = 2.0  # `timeout` and `idle_timeout` of the hasty listener
+ERROR_DELAY = 1.0
 LIMIT = 10 * 1024 * 1024  # `SIZE 10485760`
 MEGABYTE = 1024 * 1024
 SLACK = 4 * MEGABYTE  # what a worker may grow by for a session, allocator's fragments included
@@ -38,7 +38,7 @@ INVALID = b"500 5.5.1 Invalid command\r\n"
 def stack(start_module_stack: Callable[..., Stack]) -> Stack:
     brief = {"timeout": f"{SECOND:g}s", "idle_timeout": f"{SECOND:g}s"}
     patient = {**RELAY, "max_junk": 1000, "error_delay": "0s"}
-    boundless = {"name": "boundless", "auth": ["none"], "capabilities": [], "error_delay": "1s"}
+    boundless = {"name": "boundless", "auth": ["none"], "capabilities": [], "error_delay": f"{ERROR_DELAY:g}s"}
     nobody = {"url": f"http://{HOST}:{free_port()}/", "envelope": "never"}
     return start_module_stack(
         [(HOST, PORT)],
@@ -69,7 +69,7 @@ def hasty(stack: Stack) -> Iterator[RawClient]:
 
 def settled(backend: Recorder) -> Conversation:
     """The only conversation, once it is over."""
-    wait_until(lambda: bool(backend.conversations) and backend.open == 0, "the proxy has left its backend", 5)
+    wait_until(lambda: bool(backend.conversations) and backend.open == 0, "the proxy has left its backend")
     [conversation] = backend.conversations
     return conversation
 
@@ -89,7 +89,7 @@ def test_a_client_lost_in_its_text_delivers_nothing(
 ) -> None:
     """The backend connection is closed: no dot, no QUIT, nothing after the last octet of the text."""
     client.envelope().opened().send(b"Subject: x\r\n\r\nhalf" + tail)
-    wait_until(lambda: backend.conversations[0].octets.endswith(b"half"), "the text is on its way", 5)
+    wait_until(lambda: backend.conversations[0].octets.endswith(b"half"), "the text is on its way")
     leave(client)
     conversation = settled(backend)
     assert conversation.messages == []
@@ -122,7 +122,7 @@ def test_a_client_lost_before_the_answer_has_sent_its_message(
 
 def timed_out(client: RawClient, since: float) -> None:
     assert client.reply() == TIMED_OUT
-    assert SECOND * 0.9 < time.monotonic() - since < SECOND + BUSY
+    assert SECOND * 0.9 < time.monotonic() - since < SECOND + LATE
     assert client.at_end()
 
 
@@ -145,7 +145,7 @@ def test_a_dripping_client_does_not_stretch_its_time(hasty: RawClient) -> None:
         hasty.send(b"N")
         heard = hasty.reply(0.1)
     assert heard == TIMED_OUT
-    assert time.monotonic() - since < SECOND + BUSY
+    assert time.monotonic() - since < SECOND + LATE
 
 
 def test_a_client_silent_at_its_backend(hasty: RawClient, backend: Recorder) -> None:
@@ -175,7 +175,7 @@ def test_a_client_that_never_reads(stack: Stack) -> None:
         since = time.monotonic()
         with pytest.raises(OSError):
             flood(client, b"NOOP\r\n" * 170_000)
-        assert time.monotonic() - since < SECOND + BUSY
+        assert time.monotonic() - since < SECOND + LATE
     assert memory.growth() < SLACK
 
 
@@ -189,7 +189,7 @@ def test_a_slow_backend_slows_its_client(stack: Stack, backend: Recorder) -> Non
         heard: list[bytes] = []
         sender = threading.Thread(target=lambda: heard.append(client.end(text)))
         sender.start()
-        wait_until(lambda: backend.conversations[0].in_text, "the text has begun", 5)
+        wait_until(lambda: bool(backend.conversations) and backend.conversations[0].in_text, "the text has begun")
         time.sleep(0.5)
         assert memory.growth() < SLACK
         sender.join(30)
@@ -335,7 +335,8 @@ def test_what_cannot_be_a_mistake_ends_the_session(octets: bytes, reply: bytes, 
 
 def test_the_fifth_invalid_command_ends_the_session(client: RawClient) -> None:
     client.send(b"FOO\r\n" * 1000)
-    assert client.replies(quiet=2) == [INVALID] * 5
+    assert [client.reply() for _ in range(5)] == [INVALID] * 5
+    assert client.at_end()
     assert client.ended
 
 
@@ -344,16 +345,16 @@ def test_from_the_third_on_an_error_is_answered_later(stack: Stack) -> None:
         client.greeted()
         started = time.monotonic()
         assert [client.ask(b"FOO") for _ in range(2)] == [INVALID] * 2
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < ERROR_DELAY
         assert client.ask(b"FOO") == INVALID
-        assert 0.9 < time.monotonic() - started < 2.5
+        assert ERROR_DELAY < time.monotonic() - started < ERROR_DELAY + LATE
 
 
 def test_a_client_that_only_says_noop_is_let_go(stack: Stack) -> None:
     with RawClient(stack.listeners["boundless"]) as client:
         client.greeted()
         client.send(b"NOOP\r\n" * 1000)
-        replies = client.replies(quiet=5)
+        replies = client.replies(quiet=LATE)
         # The EHLO of greeted() is one of the hundred that are free.
         assert replies == [OK] * (100 - 1 + 4) + [b"421 4.7.0 Too many errors\r\n"]
         assert client.ended

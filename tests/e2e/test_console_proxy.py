@@ -39,7 +39,7 @@ def sink(tmp_path: Path) -> Iterator[SmtpSink]:
 
 LIMITS = """\
 version: 1
-limiter: {timeout: 1s}
+limiter: {timeout: 5s}
 limits:
   msgs: {event: mail, rate: 1/1d, burst: 2, key: "{sender_domain}", deny: {reply: "450 4.7.1 slow"}}
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from certificates import make_certificates
-from peers.process import HOST, free_port, wait_until
+from peers.process import HOST, LATE, free_port, pause, wait_until
 from rawclient import RawClient
 from recorder import Recorder
 from stack import RELAY, ROOT, Stack
@@ -64,7 +64,7 @@ def limit_descriptors(pid: int, most: int) -> None:
 def served_again(address: tuple[str, int]) -> float:
     """Seconds until somebody is greeted."""
     started = time.monotonic()
-    while time.monotonic() - started < 5 * RECOVERY:
+    while time.monotonic() - started < RECOVERY + LATE:
         with RawClient(address) as client:
             if client.reply() == GREETING:
                 break
@@ -85,10 +85,9 @@ def test_a_worker_at_max_sessions_answers(start: Start) -> None:
             assert [client.reply() for client in outside] == [FULL] * 200
             assert all(client.at_end() for client in outside)
         assert inside[0].opened().end(b"Subject: x\r\n\r\nx\r\n").startswith(b"250 ")
-        stack.wait_for_event("flood", count=2)
-        assert sum(floods(stack, "max_sessions")) == 200
-        assert len(floods(stack, "max_sessions")) <= 4
-    assert served_again(stack.proxy) < RECOVERY
+        wait_until(lambda: sum(floods(stack, "max_sessions")) == 200, "all of them are told of")
+        assert len(floods(stack, "max_sessions")) <= 20  # not a line each
+    assert served_again(stack.proxy) < RECOVERY + LATE
 
 
 def test_a_process_without_descriptors_answers(start: Start) -> None:
@@ -107,7 +106,7 @@ def test_a_process_without_descriptors_answers(start: Start) -> None:
             assert greeted.ask(b"MAIL FROM:<a@a.test>").startswith(b"250 ")
             assert greeted.ask(b"RCPT TO:<b@b.test>") == b"451 4.3.1 Out of resources, try again later\r\n"
             assert inside[0].opened().end(b"Subject: x\r\n\r\nx\r\n").startswith(b"250 ")
-    assert served_again(stack.proxy) < RECOVERY
+    assert served_again(stack.proxy) < RECOVERY + LATE
     wait_until(lambda: sum(floods(stack, "descriptors")) >= heard.count(FULL), "the count of them in the log")
     assert "Traceback" not in stack.output()
 
@@ -120,7 +119,7 @@ def test_the_budget_follows_from_the_descriptors(start: Start) -> None:
         heard = [client.reply() for client in crowd]
         assert (heard.count(GREETING), heard.count(FULL)) == (16, 484)
         assert crowd[heard.index(GREETING)].deliver().startswith(b"250 ")
-    assert served_again(stack.proxy) < RECOVERY
+    assert served_again(stack.proxy) < RECOVERY + LATE
 
 
 def test_one_address_and_one_network_have_so_many(start: Start) -> None:
@@ -134,8 +133,9 @@ def test_one_address_and_one_network_have_so_many(start: Start) -> None:
         assert [heard("127.0.7.1") for _ in range(3)] == [GREETING, GREETING, OF_ADDRESS]
         assert [heard(f"127.0.7.{last}") for last in (2, 3)] == [GREETING, OF_NETWORK]
         assert heard("127.0.8.1") == GREETING
-    assert floods(stack, "max_sessions_per_ip") == [1]
-    assert floods(stack, "max_sessions_per_network") == [1]
+    for reason in ("max_sessions_per_ip", "max_sessions_per_network"):
+        stack.wait_for_event("flood", reason=reason)
+        assert floods(stack, reason) == [1]
 
 
 def test_what_memory_drippers_take(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,8 +165,8 @@ def test_what_memory_drippers_take(start: Start, tmp_path: Path, capsys: pytest.
         with clients(address, DRIPPERS) as drippers:
             for client in drippers:
                 client.send(octets)
-            wait_until(lambda address=address: established(address) >= DRIPPERS, "all of them", 15)
-            time.sleep(0.3)
+            wait_until(lambda address=address: established(address) >= DRIPPERS, "all of them")
+            pause(0.3)
             taken = (resident(worker) - before) / DRIPPERS
         told.append(f"{step}: {taken / 1024:.1f} KiB")
         assert taken < PER_DRIPPER, told

@@ -42,13 +42,13 @@ def test_every_message_that_got_250_is_delivered_once(
     ledger = Ledger(MESSAGES)
     clients = threading.Thread(target=ledger.run, args=(stack.proxy, CLIENTS))
     clients.start()
-    wait_until(lambda: len(ledger.delivered) >= END_AFTER, "the clients are under way", 30)
+    wait_until(lambda: len(ledger.delivered) >= END_AFTER, "the clients are under way", 60)
     end(first)
     clients.join(90)
     assert not clients.is_alive()
     # What the ended one had accepted is in its queue.
     first.start()
-    wait_until(lambda: first.queued() == second.queued() == 0, "both queues are empty", 30)
+    wait_until(lambda: first.queued() == second.queued() == 0, "both queues are empty", 60)
 
     balance = ledger.close(first, second)
     print(balance)
@@ -70,7 +70,7 @@ def test_a_backend_that_hangs_costs_a_bounded_time_and_comes_back(
 ) -> None:
     """All of Postfix is stopped by SIGSTOP: its port still takes connections."""
     first, second = postfix(2)
-    pool = {"failover": {"attempts": 1, "deadline": "3s"}}
+    pool = {"failover": {"attempts": 1, "deadline": "6s"}}
     stack = start_stack([(HOST, first.port), (HOST, second.port)], listeners=[RELAY], auth_url=None, pool=pool)
     first.master.pause()
     took = []
@@ -80,7 +80,7 @@ def test_a_backend_that_hangs_costs_a_bounded_time_and_comes_back(
             since = time.monotonic()
             assert client.deliver().startswith(b"250 2.0.0 Ok: queued as ")
             took.append(time.monotonic() - since)
-    assert 1.3 < max(took) < 3.0  # half of the deadline for the one that hangs
+    assert 2.8 < max(took) < 6.0  # half of the deadline for the one that hangs
     first.master.resume()
     for _ in range(2):
         with RawClient(stack.proxy) as client:
@@ -186,7 +186,7 @@ def test_least_conn_prefers_the_idle(
     assert (first.open, second.open) == (3, 3)
     for client in held[first]:
         assert client.ask(b"QUIT").startswith(b"221 ")
-    wait_until(lambda: first.open == 0, "the idle one is idle", 5)
+    wait_until(lambda: first.open == 0, "the idle one is idle")
     for _ in range(3):
         enter(arrived(stack, b"least.example"))
     assert (first.open, second.open) == (3, 3)
@@ -211,7 +211,7 @@ def test_max_conns_is_never_exceeded(
     waiting = clients[heard.index(FULL)]
     assert happy.opened().end(b"x\r\n") == DONE
     assert happy.ask(b"QUIT").startswith(b"221 ")
-    wait_until(lambda: pair[0].open + pair[1].open == 4, "a place is free", 5)
+    wait_until(lambda: pair[0].open + pair[1].open == 4, "a place is free")
     assert waiting.ask(b"RSET").startswith(b"250 ")
     waiting.envelope()
     assert (pair[0].peak, pair[1].peak) == (2, 3)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from peers.process import HOST, free_port, wait_until
+from peers.process import HOST, LATE, free_port, pause, wait_until
 from rawclient import RawClient
 from recorder import Act, Recorder
 from stack import RELAY, Stack
@@ -25,7 +25,7 @@ DONE = b"250 2.0.0 recorded\r\n"
 TEXT = b"Subject: x\r\n\r\nx\r\n"
 
 ONE, TWO = free_port(), free_port()
-SEARCH = 2.0  # seconds; `failover: deadline` below
+SEARCH = 3.0  # seconds; `failover: deadline` below
 
 # What one test does to a backend is not held against it in the next, and each session has a connection of its own.
 FORGETFUL = """
@@ -108,7 +108,7 @@ def test_no_backend(stack: Stack, client: RawClient) -> None:
     assert client.ask(b"DATA") == b"503 5.5.1 Bad sequence of commands\r\n"
     with Recorder(HOST, ONE) as backend:
         healed(client, backend)
-    assert stack.log_events("backend_failed")[0]["reason"] == "b1: ECONNREFUSED: Connection refused"
+    assert stack.wait_for_event("backend_failed")[0]["reason"] == "b1: ECONNREFUSED: Connection refused"
 
 
 def test_a_backend_that_takes_no_connection_costs_a_bounded_time(client: RawClient, other: Recorder) -> None:
@@ -120,7 +120,7 @@ def test_a_backend_that_takes_no_connection_costs_a_bounded_time(client: RawClie
             one.connect_ex(full.getsockname())
         started = time.monotonic()
         assert transaction(client) == [NO_BACKEND]
-        assert SEARCH * 0.9 < time.monotonic() - started < SEARCH + 2
+        assert SEARCH * 0.9 < time.monotonic() - started < SEARCH + LATE
         assert client.ask(b"RSET") == b"250 2.0.0 OK\r\n"
         for _ in range(2):  # round robin: one of them begins with the dead one
             assert transaction(client, b"c@two.example")[-1] == DONE
@@ -281,7 +281,7 @@ def test_what_a_backend_says_in_the_text_is_not_the_answer_to_its_end(
     backend.script = {"TEXT": Act(said, then)}  # type: ignore[arg-type]
     client.envelope().opened().send(TEXT)
     wait_until(lambda: backend.conversations[0].octets.endswith(TEXT[:-2]), "the text has come")
-    time.sleep(0.1)  # for the reply to be on its way back
+    pause(0.1)  # for the reply to be on its way back
     client.send(b"more\r\n.\r\n")
     assert client.reply() == expected
     assert backend.messages == []
@@ -333,8 +333,8 @@ def test_a_reply_too_many_is_never_the_answer_to_the_next_command(
     good = {"RCPT": b"250 2.1.5 taken\r\n", "DATA": b"354 go\r\n", ".": DONE}[step]
     backend.script = {step: Act(good + b"250 2.0.0 extra\r\n")}
     heard = transaction(client)
-    if step == "RCPT":
-        assert heard == [good, CONFUSED]
+    if step == "RCPT":  # sent in one group with MAIL: nobody can tell which of three answers is whose
+        assert heard == [NO_BACKEND]
         assert backend.messages == []
     elif step == "DATA":
         assert heard[1:] == [good, CONFUSED]
@@ -359,7 +359,7 @@ def test_a_backend_that_stirs_between_transactions_is_replaced_unnoticed(
 ) -> None:
     assert transaction(client)[-1] == DONE
     backend.interject(words, close=leaves)
-    time.sleep(0.1)
+    pause(0.1)
     assert transaction(client)[-1] == DONE
     assert [len(one.messages) for one in backend.conversations] == [1, 1]
 

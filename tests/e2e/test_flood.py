@@ -1,8 +1,12 @@
 """A flood from many addresses beside twenty honest clients: what these notice of it.
 
 Connections that say nothing, clients that drip, and guessers of passwords, all at once. The quiet run, the run under
-the flood and who used the processor are printed (`pytest -s`). SMTPGATE_LONG=1: 10,000 connections, 500 drippers,
-1,000 wrong logins a second; else a tenth of it, for a few seconds.
+the flood, what the flood has reached and who used the processor are printed (`pytest -s`). SMTPGATE_LONG=1: 10,000
+connections, 500 drippers, 1,000 wrong logins a second; else a tenth of it, for a few seconds.
+
+All of it runs on one machine: in the long run the flood's generator, which is another one's in real life, has the
+lowest priority; the honest clients and the mail server behind have the same as the proxy. So that one second in which
+the machine does something else does not decide, a p99 is the median of those of some windows.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 
 import pytest
 from flood import Attack, Flood, cpu_seconds, honest_clients
@@ -27,7 +32,7 @@ from smtpgate.session.flow import STRESS_TIMEOUT
 LONG = os.environ.get("SMTPGATE_LONG") == "1"
 SECONDS = 30.0 if LONG else 5.0
 SIZE = (
-    {"connections": 10_000, "drippers": 500, "logins": 1000}
+    {"connections": 10_000, "drippers": 500, "logins": 1000, "nice": 19}
     if LONG
     else {
         "connections": 1000,
@@ -36,10 +41,11 @@ SIZE = (
     }
 )
 CLIENTS = 20
-BOUND = 20.0
-"""Times the quiet p99. With the generator and both programs on the same two cores the flood costs what it takes from
-the processor, whatever the proxy does: read it beside the cores that are printed.
-"""
+BOUND = 2.0 if LONG else 20.0
+"""Times the quiet p99. A window of the short run is half a second, and other tests run beside it."""
+WINDOW = SECONDS / 10
+REACHED = 0.8 if LONG else 0.3
+"""Of the flood that is asked for: so much must have been made."""
 WORKERS = 2
 OPENING = 5.0
 """Seconds in which the connections come that are held to the end."""
@@ -80,8 +86,14 @@ def test_honest_clients_are_served_in_a_flood(start_stack: Callable[..., Stack],
         finally:
             attack.stop()
         delivered = Counter(int(found[1]) for one in backend.messages if (found := NUMBER.match(one.text)))
-    ratio = flooded.percentile(0.99) / quiet.percentile(0.99)
-    print(f"\nquiet:   {quiet}\nflooded: {flooded}\np99 {ratio:.2f} times the quiet one")
+    assert (quiet.failures, flooded.failures) == ([], [])
+    p99 = {name: median(run.windows(0.99, WINDOW)) for name, run in (("quiet", quiet), ("flooded", flooded))}
+    ratio = p99["flooded"] / p99["quiet"]
+    print(f"\nquiet:   {quiet}\nflooded: {flooded}")
+    print(
+        f"p99 of {WINDOW:g} s, median of {SECONDS / WINDOW:g}: quiet {p99['quiet'] * 1000:.1f} ms, "
+        f"flooded {p99['flooded'] * 1000:.1f} ms, {ratio:.2f} times the quiet one"
+    )
     print(
         f"the flood: {damage.opened} connections ({damage.greeted} greeted), {damage.dripping} drippers, "
         f"{damage.logins:.0f} logins a second, answered {damage.answers}"
@@ -89,11 +101,11 @@ def test_honest_clients_are_served_in_a_flood(start_stack: Callable[..., Stack],
     print("cores used: " + ", ".join(f"{name} {share:.2f}" for name, share in used.items()))
 
     for run in (quiet, flooded):
-        assert run.failures == []
         assert all(delivered[number] == 1 for number in run.told)
         assert len(run.told) > CLIENTS * SECONDS
     assert damage.dripping >= SIZE["drippers"]
-    assert damage.opened > 0.5 * SIZE["connections"]
+    assert damage.opened > REACHED * SIZE["connections"]
+    assert damage.logins > REACHED * SIZE["logins"]
     assert set(damage.answers) <= {"535", "454", "421", ""}
     assert ratio < BOUND
 

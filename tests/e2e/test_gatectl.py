@@ -26,7 +26,7 @@ CLIENTS = 12
 # not hang on a machine's speed.
 LIMITS = """\
 version: 1
-limiter: {timeout: 1s}
+limiter: {timeout: 5s}
 limits:
   conns: {event: connect, concurrency: 100, key: "{net}", deny: {reply: "421 4.7.0 many"}}
   ip.msgs: {event: mail, rate: 1/2d, burst: 30, key: "{net}", deny: {reply: "450 4.7.1 slow"}}
@@ -75,6 +75,7 @@ def messages(stack: Stack, number: int) -> None:
     client.close()
 
 
+@pytest.mark.timeout(300)  # some thirty commands, each a process
 def test_a_run_and_what_the_operator_sees_of_it(
     sink: SmtpSink, redis_server: Redis, start_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from peers.process import HOST, free_port, wait_until
+from peers.process import HOST, LATE, free_port, wait_until
 from rawclient import RawClient
 from recorder import Act, Recorder
 from stack import RELAY, ROOT, Stack
@@ -97,7 +97,7 @@ def test_a_backend_that_one_worker_ejects_is_ejected_for_all(recorder: Recorder,
             assert client.greeted().deliver().startswith(b"250")
         sent += 1
         assert sent < 60
-    time.sleep(1.0)  # within a second all know
+    time.sleep(2.0)  # within a second all know
     failed = len(stack.log_events("backend_failed"))
     for _ in range(12):
         with RawClient(stack.proxy) as client:
@@ -125,7 +125,7 @@ def black_hole(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_a_black_hole_costs_a_client_its_part_of_the_deadline_and_others_nothing(
     black_hole: int, recorder: Recorder, start: Callable[..., Stack]
 ) -> None:
-    pool = {"failover": {"attempts": 1, "deadline": "1s"}, "breaker": {"connect": 2, "open": "1m"}}
+    pool = {"failover": {"attempts": 1, "deadline": "3s"}, "breaker": {"connect": 2, "open": "5m"}}
     stack = start([(HOST, black_hole), recorder.address], {"probe": "off"}, pool=pool)
     slow = []
     for _ in range(8):
@@ -133,8 +133,8 @@ def test_a_black_hole_costs_a_client_its_part_of_the_deadline_and_others_nothing
             began = time.monotonic()
             assert client.greeted().deliver().startswith(b"250")
             slow.append(time.monotonic() - began)
-    assert max(slow) < 1.0
-    assert sum(seconds > 0.4 for seconds in slow) == 2  # then the breaker is open
+    assert max(slow) < 3.0
+    assert sum(seconds > 1.3 for seconds in slow) == 2  # then the breaker is open
     assert len(stack.log_events("backend_down", backend="b1")) == 1
 
 
@@ -144,4 +144,4 @@ def test_a_black_hole_alone_costs_no_more_than_the_deadline(black_hole: int, sta
         client.greeted().ask(b"MAIL FROM:<a@example.com>")
         began = time.monotonic()
         assert client.ask(b"RCPT TO:<b@example.com>").startswith(b"451 4.4.1 ")
-        assert 0.4 < time.monotonic() - began < 1.2
+        assert 0.4 < time.monotonic() - began < 0.5 + LATE

@@ -2,37 +2,43 @@
 
 A recorder is the backend, and every case comes from a loopback address of its own, which XCLIENT tells: so what
 reached the backend is known case by case. Whatever a client sends, the backend gets CR and LF only as CRLF, no NUL,
-commands of ours alone, and no envelope that the client did not open outside of a message. Under both `bare_newline`s,
-in four segmentations, and over TLS, where CR, LF and the dot come in records of their own. Real servers behind the
-proxy: test_smuggling_behind.py.
+commands of ours alone, and no envelope and no text but those that `envelopeoracle` reads in what the client said.
+Under both `bare_newline`s, in four segmentations, and over TLS, where CR, LF and the dot come in records of their
+own. What is answered to each hostile command is in tests/corpora/answers.json; where that is not what its case would
+prefer, `hostiledifferences` has the reason. Cases that need a script: test_hostile_scripts.py. Real servers behind
+the proxy: test_smuggling_behind.py.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from certificates import make_certificates
-from corpora import cases, expand, octets, wire
-from hostile import POLICIES, SEGMENTATIONS, Policy, complaints, judged
-from hostileplay import Heard, Play, by_client, in_order, run
+from corpora import answers, cases, expand, wire
+from envelopeoracle import Envelope, read
+from hostile import POLICIES, SEGMENTATIONS, Policy, judged
+from hostileplay import Heard, Play, by_client, chunked, in_order, run, texts
 from peers.process import HOST, free_port
 from rawclient import RawClient
-from recorder import Recorder
+from recorder import Message, Recorder
 from stack import AUTH, CAPABILITIES, UNSHARED, Stack
 from watch import leaked, users_yaml
 
 BACKEND = free_port()
 PASSWORD = "Sesam-oeffne-dich-0816"
 HOSTILE = [*cases("hostile_commands.json"), *cases("more_hostile.json")]
+ANSWERS = answers()
 SMUGGLING = [*cases("smuggling_cases.json"), *cases("more_smuggling.json")]
 
 AT_ONCE = 48
 LOGINS_AT_ONCE = 24  # authsvc lets 32 logins wait, and refuses more
-PAUSES = {"at CR, LF and dot": 0.0005, "around the dot": 0.05}  # seconds between pieces
+
+# What the backend hears of a stage: of MAIL only with the first recipient.
+HEARD = {"rcpt": [b"MAIL FROM:<a@a.test>", b"RCPT TO:<r1@x.test>"]}
+HEARD["data"] = [*HEARD["rcpt"], b"DATA"]
 
 # With every extension, so that nothing is refused for want of one.
 RICH: dict[str, Any] = {
@@ -75,19 +81,31 @@ def backend() -> Iterator[Recorder]:
         yield recorder
 
 
-def wrong(heard: list[Heard], policy: Policy, backend: Recorder) -> list[str]:
-    """What is wrong with a run of texts, by what the clients heard and what the backend committed."""
+def check_texts(heard: list[Heard], policy: Policy, backend: Recorder) -> None:
+    """By what the clients heard, and what the backend heard and committed: it is exactly what the oracle reads."""
     told = by_client(backend)
     assert [bytes(c.octets) for c in backend.conversations if not in_order(c)] == []
-    found = []
+    found, smuggled = [], []
     for one in heard:
-        senders = [message.sender.decode() for c in told[one.source] for message in c.messages]
+        known = told[one.source]
+        said = [line for c in known for line in c.commands if line[:4] in (b"MAIL", b"RCPT")]
+        messages = [message for c in known for message in c.messages]
+        right = read(wire(one.case), policy, chunked=chunked(one.case))
+        if said != [line for envelope in right for line in envelope.commands]:
+            smuggled.append(f"{one.case['name']}: the backend heard {said}")
+        if [as_envelope(message) for message in messages] != [one for one in right if one.text is not None]:
+            smuggled.append(f"{one.case['name']}: the backend committed {messages}")
+        senders = [message.sender.decode() for message in messages]
         found.append(judged(one.case, policy, one.codes, one.closed, senders))
-        if "delivered_tail" in one.case:
-            [message] = [message for c in told[one.source] for message in c.messages]
-            text = re.sub(rb"(?<=\r\n)\.", b"", message.text)
-            assert text.endswith(octets(one.case["delivered_tail"])), one.case["name"]
-    return [line for line in found if line is not None]
+    assert smuggled == []
+    assert [line for line in found if line is not None] == []
+
+
+def as_envelope(message: Message) -> Envelope:
+    sender, *recipients = [
+        line.partition(b"<")[2].partition(b">")[0] for line in (message.sender, *message.recipients)
+    ]
+    return Envelope(sender, recipients, message.text)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -95,56 +113,52 @@ def wrong(heard: list[Heard], policy: Policy, backend: Recorder) -> list[str]:
 def test_nothing_is_smuggled(
     segmentation: str, policy: Policy, stack: Stack, backend: Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut, pause = SEGMENTATIONS[segmentation], PAUSES.get(segmentation, 0.0)
-    plays = [
-        Play(case, number, "rcpt" if case["group"] == "bdat" else "data", cut(wire(case)), pause)
-        for number, case in enumerate(SMUGGLING)
-    ]
-    heard = run(plays, stack.listeners[policy], AT_ONCE)
-    assert wrong(heard, policy, backend) == []
+    heard = run(texts(SMUGGLING, segmentation), stack.listeners[policy], AT_ONCE)
+    check_texts(heard, policy, backend)
     assert len(heard) == 97 + 141
     with capsys.disabled():
         print(f"\n{policy}, {segmentation}: {len(heard)} texts, {len(backend.messages)} messages, 0 smuggled")
 
 
 def test_bdat_that_is_not_offered_delivers_nothing(stack: Stack, backend: Recorder) -> None:
-    bdat = [case for case in cases("smuggling_cases.json") if case["group"] == "bdat"]
-    plays = [Play(case, number, "rcpt", [wire(case)]) for number, case in enumerate(bdat)]
-    heard = run(plays, stack.listeners["usual"], AT_ONCE)
+    bdat = [case for case in cases("smuggling_cases.json") if chunked(case)]
+    heard = run(texts(bdat, "whole"), stack.listeners["usual"], AT_ONCE)
     by_client(backend)
     assert {tuple(one.codes) for one in heard} == {(502,)}
     assert all(one.closed for one in heard)
     assert backend.messages == []
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_hostile_commands(policy: Policy, stack: Stack, backend: Recorder) -> None:
-    plays = [Play(case, number, case["stage"], [expand(case["send"])]) for number, case in enumerate(HOSTILE)]
-    check_commands(run(plays, stack.listeners[policy], AT_ONCE), policy, backend)
-
-
-def test_hostile_commands_of_a_user(stack: Stack, backend: Recorder) -> None:
-    login = ("ann", PASSWORD)
+@pytest.mark.parametrize("listener", [*POLICIES, "submission"])
+def test_hostile_commands(listener: str, stack: Stack, backend: Recorder) -> None:
+    """The answer is the one that answers.json has, and the backend hears what it has, nothing more."""
+    login, at_once = (("ann", PASSWORD), LOGINS_AT_ONCE) if listener == "submission" else (None, AT_ONCE)
     plays = [
-        Play(case, number, case["stage"], [expand(case["send"])], login=login) for number, case in enumerate(HOSTILE)
+        Play(
+            case,
+            number,
+            case["stage"],
+            [expand(case["send"])],
+            answer=ANSWERS[case["name"]].on(listener),
+            login=login,
+        )
+        for number, case in enumerate(HOSTILE)
     ]
-    check_commands(run(plays, stack.listeners["submission"], LOGINS_AT_ONCE), "reject", backend)
-
-
-def check_commands(heard: list[Heard], policy: Policy, backend: Recorder) -> None:
-    found = [complaints(one.case, policy, b"".join(one.replies), one.closed) for one in heard]
-    assert [line for lines in found for line in lines] == []
+    heard = run(plays, stack.listeners[listener], at_once)
+    answers = {one.case["name"]: one.answer for one in heard}
+    assert answers == {one.case["name"]: one.answer for one in plays}
     told = by_client(backend)
     assert [bytes(c.octets) for c in backend.conversations if not in_order(c)] == []
-    # A line that ends in a bare LF is a command of the client's own where that is mended, and only there.
-    own = {one.source for one in heard if policy == "normalize" and one.case.get("bare") == "lf"}
-    told_smug = {source for source, all_ in told.items() if any(b"smug" in c.octets for c in all_)}
-    assert [one.case["name"] for one in heard if one.source in told_smug - own] == []
-    # Only what was said as a text is a message, however strange.
-    delivered = {one.case["name"] for one in heard if any(c.messages for c in told[one.source])}
-    assert delivered >= {"data_pipelined_body", "data_msg_headerless", "data_huge_header", "data_cmds_as_text"}
-    behind_data = {"data_pipelined_body"}  # says DATA itself
-    assert {one.case["stage"] for one in heard if one.case["name"] in delivered - behind_data} == {"data"}
+    policy: Policy = "normalize" if listener == "normalize" else "reject"
+    for one in heard:
+        case, known = one.case, told[one.source]
+        said = [line for c in known for line in c.commands if line[:4] in (b"MAIL", b"RCPT", b"DATA")]
+        assert said == [*HEARD.get(case["stage"], ()), *ANSWERS[case["name"]].heard_on(listener)], case["name"]
+        # Only what was said as a text is a message, however strange.
+        in_envelope = case["stage"] in ("rcpt", "data")
+        right = read(expand(case["send"]), policy, chunked=case["stage"] == "rcpt") if in_envelope else ()
+        messages = [as_envelope(message) for c in known for message in c.messages]
+        assert messages == [one for one in right if one.text is not None], case["name"]
     assert len(heard) == 136 + 240
 
 
@@ -164,8 +178,7 @@ class TlsClient(RawClient):
 
 def test_nothing_is_smuggled_between_tls_records(stack: Stack, backend: Recorder) -> None:
     """CR | LF | dot | CR | LF: the end of data is in five records, and the false ones are as well."""
-    texts = [case for case in SMUGGLING if "pad" not in case and case["group"] in ("eod", "position")]
-    cut = SEGMENTATIONS["at CR, LF and dot"]
-    plays = [Play(case, number, "data", cut(wire(case)), connect=TlsClient) for number, case in enumerate(texts)]
-    assert wrong(run(plays, stack.listeners["tls"], AT_ONCE), "reject", backend) == []
+    some = [case for case in SMUGGLING if "pad" not in case and case["group"] in ("eod", "position")]
+    plays = texts(some, "at CR, LF and dot", connect=TlsClient)
+    check_texts(run(plays, stack.listeners["tls"], AT_ONCE), "reject", backend)
     assert len(plays) > 100

@@ -83,7 +83,7 @@ def s_client(address: tuple[str, int], *options: str | Path, said: str = "QUIT\r
     """What `openssl s_client` prints of one connection, both streams together."""
     command = ["openssl", "s_client", "-connect", f"{address[0]}:{address[1]}", "-ign_eof", *map(str, options)]
     done = subprocess.run(
-        command, input=said, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=False
+        command, input=said, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
     )
     return done.stdout
 

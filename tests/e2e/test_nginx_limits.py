@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from peers.nginx import Nginx
-from peers.process import HOST, Process, free_port
+from peers.process import HOST, Process, free_port, pause
 from rawclient import RawClient
 from recorder import Recorder
 from stack import GATHERED
@@ -90,7 +90,7 @@ class Front:
 
     def log(self, client: str) -> list[tuple[Any, ...]]:
         """result, limit and wait of each question about a client."""
-        time.sleep(GATHERED)
+        pause(GATHERED)
         lines = [json.loads(line) for line in self.service.output().splitlines() if line.startswith("{")]
         asked = [line for line in lines if line["event"] == "auth" and line["client"] == client]
         return [(line["result"], line.get("limit"), line.get("wait")) for line in asked]

@@ -556,7 +556,7 @@ def test_a_client_that_leaves_while_the_service_thinks(tmp_path: Path, listener:
                 began = time.monotonic()
                 question.settimeout(15)
                 assert question.recv(100) == b""  # the question is given up
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 10
             [session] = stack.wait_for_event("session", listener=listener)
             assert session["end"] == "connection lost: client closed the connection"
             assert backend.conversations == []
@@ -575,6 +575,6 @@ def test_a_client_that_leaves_in_an_auth_wait(tmp_path: Path, nginx_mail: StartN
             client.greeted()
             client.send(b"AUTH PLAIN " + base64.b64encode(b"\0test\x001234") + b"\r\n")
             assert client.reply(1.0) == b""
-        wait_until(lambda: bool(stack.log_events("session")), "the session has ended", 2.0)
+        wait_until(lambda: bool(stack.log_events("session")), "the session has ended")
     finally:
         stack.stop()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from peers.fixtures import StartExim, StartPostfix
 from peers.opensmtpd import OpenSMTPD
 from peers.process import HOST, wait_until
-from pki import Authority
 from rawclient import RawClient
 from stack import RELAY, Stack
 
@@ -51,7 +51,7 @@ def test_a_message_arrives_inside_tls_that_is_verified(
     name: str, serve: Callable[[str], Backend], authority: Authority, start_stack: Callable[..., Stack]
 ) -> None:
     port, messages = serve(name)
-    tls = {"mode": "required", "verify": "on", "ca": authority.ca, "server_name": f"{name}.test"}
+    tls = {"mode": "required", "verify": "on", "ca": str(authority.ca), "server_name": f"{name}.test"}
     health = {"probe": "ehlo", "every": "300ms", "rise": 1, "fall": 1}
     pool = {"tls": tls, "health": health}
     stack = start_stack([(HOST, port)], pool=pool, auth_url=None, listeners=[RELAY])

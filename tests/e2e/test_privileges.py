@@ -24,7 +24,10 @@ from rawclient import RawClient
 from recorder import Recorder
 from stack import Stack
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+]
 
 NOBODY = pwd.getpwnam("nobody")
 LOW_PORT = 587

@@ -17,15 +17,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from peers.process import HOST, Process, answers, free_port, wait_until
+from peers.process import HOST, LATE, Process, answers, free_port, wait_until
 from peers.smtptools import SmtpSink
-from rawclient import RawClient
+from rawclient import TIMEOUT, RawClient
 from recorder import Recorder
 from stack import RELAY, ROOT, Stack
 
 GOODBYE = b"421 4.3.2 Service shutting down, try again later\r\n"
-AT_ONCE = 0.5
-"""Seconds; less than a worker's heartbeat, which a client at rest must not wait for."""
+AT_ONCE, GRACEFUL = 3.0, 6.0
+"""Seconds: who has nothing under way does not wait for the end of `graceful_timeout`."""
 
 GREETING = b"220 proxy.example.net ESMTP ready\r\n"
 PROXY = str(ROOT / "proxy.py")
@@ -62,6 +62,7 @@ class UnixClient(RawClient):
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
         self.sock.connect(str(path))
         self.ended = False
         self._buffer = b""
@@ -70,13 +71,13 @@ class UnixClient(RawClient):
 def run_proxy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """To its end, which has to come by itself."""
     argv = [sys.executable, PROXY, *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 def ends(process: Process, timeout: float) -> None:
     """The process ends by itself, and so does all that it started."""
     wait_until(lambda: not process.running, "the arbiter's end", timeout)
-    wait_until(lambda: process.members() == [], "the end of its workers", 2.0)
+    wait_until(lambda: process.members() == [], "the end of its workers")
 
 
 # --- --check -------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(start: Callable[..., S
         [line] = stack.wait_for_event("transaction")
         [killed] = [pid for pid in workers if pid != line["pid"]]
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: killed not in stack.worker_pids() and len(stack.worker_pids()) == 2, "a new worker", 1.0)
+        wait_until(lambda: killed not in stack.worker_pids() and len(stack.worker_pids()) == 2, "a new worker")
         assert client.deliver().startswith(b"250 ")
     for _ in range(4):
         with RawClient(stack.proxy) as client:
@@ -154,7 +155,7 @@ def test_a_killed_worker_is_replaced_while_the_policies_are_broken(start: Callab
     stack.wait_for_event("policies_rejected")
     [killed] = stack.worker_pids()
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: stack.worker_pids() not in ([], [killed]), "a new worker", 5)
+    wait_until(lambda: stack.worker_pids() not in ([], [killed]), "a new worker")
     with RawClient(stack.proxy) as client:
         client.greeted()
         assert client.deliver().startswith(b"250 ")
@@ -171,7 +172,7 @@ def test_workers_do_not_outlive_a_killed_arbiter(start: Callable[..., Stack]) ->
     stack = start(workers=2)
     stack.signal(signal.SIGKILL)
     wait_until(lambda: not stack.process.running, "the arbiter's end")
-    wait_until(lambda: stack.process.members() == [], "the workers' end", 5)
+    wait_until(lambda: stack.process.members() == [], "the workers' end")
 
 
 # --- TERM ----------------------------------------------------------------------------------------------------
@@ -180,7 +181,11 @@ def test_workers_do_not_outlive_a_killed_arbiter(start: Callable[..., Stack]) ->
 def test_term_lets_transactions_finish_and_cuts_what_does_not(start_stack: Callable[..., Stack]) -> None:
     with Recorder(HOST, free_port()) as backend, ExitStack() as open_clients:
         stack = start_stack(
-            [backend.address], auth_url=None, listeners=[RELAY], proxy={"graceful_timeout": "3s"}, workers=2
+            [backend.address],
+            auth_url=None,
+            listeners=[RELAY],
+            proxy={"graceful_timeout": f"{GRACEFUL:g}s"},
+            workers=2,
         )
         clients = [open_clients.enter_context(RawClient(stack.proxy)) for _ in range(5)]
         resting, between, mailing, sending, stuck = clients
@@ -205,11 +210,11 @@ def test_term_lets_transactions_finish_and_cuts_what_does_not(start_stack: Calla
             assert client.reply() == GOODBYE
             assert client.at_end()
         assert stack.process.running
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < GRACEFUL
         assert stuck.reply() == GOODBYE
         assert stuck.at_end()
-        assert 3.0 <= time.monotonic() - began < 4.5
-        ends(stack.process, 3.0)
+        assert GRACEFUL <= time.monotonic() - began < GRACEFUL + LATE
+        ends(stack.process, LATE)
         assert stack.process.stop() == 0
         assert sorted(len(message.recipients) for message in backend.messages) == [1, 1, 2]
     assert sorted(line["end"] for line in stack.log_events("session")) == [*["closed with 421"] * 4, "cut off"]
@@ -218,11 +223,11 @@ def test_term_lets_transactions_finish_and_cuts_what_does_not(start_stack: Calla
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_nothing_is_left_behind(start: Callable[..., Stack], number: signal.Signals) -> None:
-    stack = start(workers=2, proxy={"graceful_timeout": "20s"})
+    stack = start(workers=2, proxy={"graceful_timeout": f"{2 * LATE:g}s"})
     with RawClient(stack.proxy) as client:
         client.greeted()
         stack.signal(number)
-        ends(stack.process, 3.0)
+        ends(stack.process, LATE)
     assert stack.process.stop() == 0
     assert not answers(stack.proxy[1])
 
@@ -235,7 +240,7 @@ def test_a_taken_port_is_a_clear_message(start: Callable[..., Stack]) -> None:
     began = time.monotonic()
     second = run_proxy("-c", stack.proxy_conf)
     assert second.returncode == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 + LATE
     printed = second.stdout + second.stderr
     assert re.search(rf"{re.escape(HOST)}\W+{stack.proxy[1]}\b.*[Aa]ddress already in use", printed), printed
     assert "Traceback" not in printed

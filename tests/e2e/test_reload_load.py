@@ -64,8 +64,8 @@ def reload(stack: Stack, name: str, pid: int) -> None:
     done = len(stack.log_events("process", message="The new configuration is in force"))
     stack.write_proxy_conf(server_name=name)
     os.kill(pid, signal.SIGHUP)
-    stack.wait_for_event("process", done + 1, message="The new configuration is in force")
-    wait_until(lambda: len(children(pid)) == WORKERS, "the end of the old workers")
+    stack.wait_for_event("process", done + 1, 60, message="The new configuration is in force")
+    wait_until(lambda: len(children(pid)) == WORKERS, "the end of the old workers", 60)
     with RawClient(stack.proxy) as client:
         assert client.reply() == f"220 {name} ESMTP ready\r\n".encode()
 
@@ -77,10 +77,10 @@ def upgrade(stack: Stack) -> int:
     stack.write_proxy_conf(server_name="upgraded.example.net")
     loaded = len(stack.log_events("policies_loaded"))
     os.kill(old, signal.SIGUSR2)
-    stack.wait_for_event("policies_loaded", loaded + WORKERS)
+    stack.wait_for_event("policies_loaded", loaded + WORKERS, 60)
     [new] = set(children(old)) - before
     os.kill(old, signal.SIGWINCH)
-    wait_until(lambda: children(old) == [new], "the end of the old workers")
+    wait_until(lambda: children(old) == [new], "the end of the old workers", 60)
     os.kill(old, signal.SIGQUIT)
     wait_until(lambda: not stack.process.running, "the end of the old program")
     return new

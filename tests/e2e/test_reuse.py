@@ -137,7 +137,7 @@ def test_chunks_pass_as_chunks_into_postfix(postfix: StartPostfix, start_stack: 
     assert one.content == content.replace(b"\r\n", b"\n") + b"\n"
     stack.stop()  # the kept connection ends, and Postfix tells what was said on it
     said = "mail=1 rcpt=1 bdat=3 quit=1 commands="  # no DATA; the third chunk is the end
-    wait_until(lambda: said in mta.log(), f"Postfix says that it was told {said}", 5)
+    wait_until(lambda: said in mta.log(), f"Postfix says that it was told {said}")
 
 
 # --- what it is worth --------------------------------------------------------------------------------------------

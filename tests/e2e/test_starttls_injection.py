@@ -92,7 +92,7 @@ def test_what_stands_behind_starttls_is_nobodys_command(
         assert all(pool.map(lambda end: secured(stack, trust, [said[:end]]), range(len(STARTTLS), len(said) + 1)))
     # Split before STARTTLS is whole, the rest comes in the packet that completes it.
     assert all(done[: len(STARTTLS) - 1])
-    wait_until(lambda: backend.open == 0, "the proxy has left its backend", 10)
+    wait_until(lambda: backend.open == 0, "the proxy has left its backend")
     assert {message.sender for message in backend.messages} == {b"MAIL FROM:<a@example.com>"}
     assert len(backend.messages) == sum(done) + len(INJECTED) + 1
     assert b"smug" not in b"".join(bytes(one.octets) for one in backend.conversations)
@@ -193,7 +193,7 @@ def test_what_stands_behind_a_backends_220_is_no_reply(injected: bytes, towards:
     injecting.pieces = [GO]
     assert first_rcpt(towards) == b"250 inside\r\n"
     assert injecting.secret[0].startswith(b"EHLO ")
-    wait_until(lambda: injecting.secret[-1] == b"QUIT\r\n", "the session inside TLS has ended", 5)
+    wait_until(lambda: injecting.secret[-1] == b"QUIT\r\n", "the session inside TLS has ended")
     injecting.secret.clear()
     said = GO + injected
     for at in range(1, len(said) + 1):

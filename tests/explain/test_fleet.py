@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from smtpgate.explain import fleet
-from smtpgate.explain.fleet import BackendSum, PoolSum, Trouble
+from smtpgate.explain.fleet import BackendSum, PoolSum, Trouble, Wanted
 from smtpgate.live import (
     BackendView,
     Counts,
@@ -79,7 +79,7 @@ def test_all_that_can_be_wrong() -> None:
     rejected = replace(TWO, store="local", policy=PolicyView("v2", 1.0, ("p.yaml:3:1: no", "p.yaml:4:1: no")))
     seen = [Sighting(ONE, 1.0), Sighting(rejected, 1.0), Sighting(replace(ONE, node="mx3"), 60.0)]
     seen.append(Sighting(replace(ONE, pid=7, time=-1.0), 60.0))  # another one has taken its place
-    assert fleet.troubles(seen, 10.0, [Order("core", "mta1", "anna", 1.0)]) == [
+    assert fleet.troubles(seen, 10.0) == [
         Trouble("worker mx3 1 has said nothing for 60 s, and did not say goodbye"),
         Trouble("the limits' store is local for one worker"),
         Trouble(
@@ -88,5 +88,14 @@ def test_all_that_can_be_wrong() -> None:
         ),
         Trouble("the workers do not have the same policies", ("v1 in one worker", "v2 in one worker")),
         Trouble("backend core/mta1 is down for one worker", ("down by probe: refused",)),
-        Trouble("backend core/mta1 is drained by anna"),
+    ]
+
+
+def test_a_drain_is_wanted_and_no_trouble() -> None:
+    drain = BackendView("mta1", "127.0.0.1:25", "drain", 1, 0, 0, 0, False, "operator", "drained by anna", 1.0)
+    report = replace(ONE, pools=(PoolView("core", "hash", (drain,)),))
+    assert fleet.troubles([Sighting(report, 1.0)], 10.0) == []
+    assert fleet.wanted([Order("core", "mta2", "bob", 2.0), Order("core", "mta1", "anna", 1.0)]) == [
+        Wanted("core/mta1 takes no sessions: drained by anna", 1.0),
+        Wanted("core/mta2 takes no sessions: drained by bob", 2.0),
     ]

@@ -16,6 +16,7 @@ from faults import (
     rows_auth,
     rows_backend,
     rows_client,
+    rows_disk,
     rows_policy,
     rows_postfix,
     rows_process,
@@ -30,6 +31,8 @@ WORLDS: Final[Mapping[str, OpenWorld]] = {
     "scripted auth": rows_auth.Scripted,
     "redis": rows_store.Store,
     "sentinel": rows_store.Replicated,
+    "moved": lambda folder: rows_store.Moving(folder, knows=False),
+    "cluster": lambda folder: rows_store.Moving(folder, knows=True),
     "policies": rows_policy.Policies,
     "postfix": rows_postfix.RealBackend,
     "processes": rows_process.Processes,
@@ -38,6 +41,7 @@ WORLDS: Final[Mapping[str, OpenWorld]] = {
     "full": lambda folder: rows_resources.Crowded(folder, proxy={"max_sessions": rows_resources.MAX_SESSIONS}),
     "clock": rows_resources.Clocked,
     "logs": rows_resources.Logging,
+    "disk": rows_disk.SmallDisk,
 }
 
 CELLS: Final[Sequence[Cell]] = (
@@ -48,6 +52,7 @@ CELLS: Final[Sequence[Cell]] = (
     *rows_store.cells(),
     *rows_policy.cells(),
     *rows_resources.cells(),
+    *rows_disk.cells(),
     *rows_process.cells(),
 )
 

@@ -219,7 +219,7 @@ class Scene:
             self._tell(self._auth())
             if self.told != ["235"]:
                 return
-        for line in self._envelope_lines(self.sender):
+        for line in self.envelope_lines:
             if self._tell(line) != "250":
                 return
         if self._tell(b"DATA") == "354":
@@ -251,11 +251,16 @@ class Scene:
         user, password = self.login
         return b"AUTH PLAIN " + b64encode(f"\0{user}\0{password}".encode())
 
-    def _envelope_lines(self, sender: str) -> list[bytes]:
+    @property
+    def envelope_lines(self) -> list[bytes]:
+        """MAIL and RCPT of the message."""
+        return self._lines_from(self.sender)
+
+    def _lines_from(self, sender: str) -> list[bytes]:
         return [b"MAIL FROM:<%b>" % sender.encode(), b"RCPT TO:<%b>" % self.recipient.encode()]
 
     def _envelope(self, *, next_one: bool = False) -> list[str]:
-        return [self._ask(line) for line in self._envelope_lines("next@next.example" if next_one else self.sender)]
+        return [self._ask(line) for line in self._lines_from("next@next.example" if next_one else self.sender)]
 
     def _tell(self, line: bytes) -> str:
         self.told.append(self._ask(line))

@@ -5,7 +5,7 @@ Away and slow are a real service's; answers that a real one cannot be made to gi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +73,10 @@ class Scripted:
             listeners=[SUBMISSION, RELAY],
             auth_url=None,
             policy={"routes.yaml": "version: 1\n"},
-            proxy={"auth_http": {"url": url, "timeout": f"{TIMEOUT:g}s"}},
+            proxy={
+                "auth_http": {"url": url, "timeout": f"{TIMEOUT:g}s"},
+                "backend": {"allow": [f"{HOST}/32"]},
+            },
         )
         self.heal()
 
@@ -137,20 +140,28 @@ WRONG: Final[Mapping[str, Answer]] = {
     "20 kB": _http("Auth-Status: OK", *[f"X-{n}: {'a' * 1000}" for n in range(20)], f"Auth-Server: {HOST}"),
     "no Auth-Server": _http("Auth-Status: OK"),
     "Auth-Server is a name": _http("Auth-Status: OK", "Auth-Server: localhost", "Auth-Port: 25"),
+    "Auth-Server may not be asked": _http("Auth-Status: OK", "Auth-Server: 192.0.2.1", "Auth-Port: 25"),
+    "Auth-Pool is nobody's": _http("Auth-Status: OK", "Auth-Pool: nowhere"),
     "Auth-Port 0": _http("Auth-Status: OK", f"Auth-Server: {HOST}", "Auth-Port: 0"),
 }
 
 
-def _wrong(fault: str, answer: Answer) -> Iterator[Cell]:
+def _ourselves(world: Scripted) -> Answer:
+    """It would be a loop: no configuration allows it."""
+    host, port = world.stack.proxy
+    return {"Auth-Status": "OK", "Auth-Server": host, "Auth-Port": str(port)}
+
+
+def _wrong(fault: str, answer: Callable[[Scripted], Answer]) -> Iterator[Cell]:
     row = "auth service answers nonsense"
 
     def in_auth(world: Scripted) -> Seen:
         scene = Scene(Phase.BEFORE, world.stack, world.node, sender(), login=LOGIN)
-        return play(scene, lambda: world.service.script([answer]), world.heal, [world.node])
+        return play(scene, lambda: world.service.script([answer(world)]), world.heal, [world.node])
 
     def at_rcpt(world: Scripted) -> Seen:
         scene = Scene(Phase.BEFORE, world.stack, world.node, sender(), listener="relay")
-        return play(scene, lambda: world.service.script([answer]), world.heal, [world.node])
+        return play(scene, lambda: world.service.script([answer(world)]), world.heal, [world.node])
 
     yield Cell(row, Phase.BEFORE, fault, "scripted auth", in_auth, Expected(LATER))
     told = Expected("250, 451 4.3.0", outcome="reset|refused")
@@ -179,7 +190,8 @@ def cells() -> Iterator[Cell]:
         for phase, expected in UNAFFECTED.items():
             yield _real(row, phase, expected)
     for fault, answer in WRONG.items():
-        yield from _wrong(fault, answer)
+        yield from _wrong(fault, lambda world, answer=answer: answer)  # type: ignore[misc]
+    yield from _wrong("Auth-Server is this proxy", _ourselves)
     # Not counted as the client's mistakes; and a service that is down is not asked again at once.
     spared = Expected(LATER, note=r"asked [1-3] of .*")
     yield Cell(

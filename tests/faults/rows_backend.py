@@ -30,12 +30,15 @@ ROUTES = """
 version: 1
 routes:
   - {{name: pair, match: {{rcpt_domain: pair.example}}, pool: pair}}
+  - {{name: narrow, match: {{rcpt_domain: narrow.example}}, pool: narrow}}
   - {{name: default, match: {{}}, pool: one}}
 pools:
   one: {forgetful}, failover: {{until: connect, deadline: {search:g}s}},
     backends: [{{name: b1, addr: "{one}"}}]}}
   pair: {forgetful}, failover: {{deadline: {search:g}s}},
     backends: [{{name: b1, addr: "{one}"}}, {{name: b2, addr: "{two}", backup: true}}]}}
+  narrow: {forgetful}, failover: {{deadline: 20s}}, queue: {{wait: 10s, max: 9}},
+    backends: [{{name: b1, addr: "{one}", max_conns: 1}}]}}
 """
 
 _numbers = itertools.count(1)
@@ -53,7 +56,9 @@ def bent(folder: Path, **env: str) -> dict[str, object]:
 
 
 class Backends:
-    """Two recorders behind a proxy: pool `one` has the first alone, `pair` has the second in reserve."""
+    """Two recorders behind a proxy: pool `one` has the first alone, `pair` has the second in reserve, `narrow` has
+    one place.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.b1, self.b2 = Node(), Node()

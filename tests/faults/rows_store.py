@@ -1,5 +1,5 @@
-"""Rows about Redis: away, slow, full, read-only, emptied of its script, failed over. Mail goes on as each limit's
-`on_error` says, and a message that was taken stays taken.
+"""Rows about Redis: away, slow, full, read-only, loading, emptied of its script, failed over, another node's. Mail
+goes on as each limit's `on_error` says, and a message that was taken stays taken.
 
 A real Redis. Two listeners: `relay` has a limit that each worker keeps by itself meanwhile (`local`), `strict` one
 that defers (`tempfail`).
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from faults.cells import Cell, Expected, Phase, Seen
 from faults.player import PATIENCE, Node, Scene, play
 from faults.rows_backend import sender
 from peers.process import HOST, wait_until
-from peers.rediskinds import Sentinel
+from peers.rediskinds import Nodes, Sentinel
 from rawclient import RawClient
 from returningredis import ReturningRedis
 from stack import RELAY, UNSHARED, Stack
@@ -36,6 +36,7 @@ limits:
     deny: {reply: "450 4.7.1 slower"}, on_error: tempfail}
 """
 STRICT: Final = {"name": "strict", "auth": ["none"]}
+SLOT: Final = "{rl}"  # in the names of all keys, so that a cluster has them in one place
 QUICK: Final = 1.0  # seconds that no reply may take longer than, whatever Redis does
 
 
@@ -46,6 +47,7 @@ class Store:
         self.node = Node()
         self.redis = ReturningRedis(folder)
         self.stack = _stack(folder, self.node, self.redis.uri)
+        self._loading = False
 
     def killed(self) -> None:
         self.redis.process.kill()
@@ -59,12 +61,19 @@ class Store:
     def read_only(self) -> None:
         self.redis.say("REPLICAOF", HOST, "1")
 
+    def loading(self) -> None:
+        self.redis.start_loading(2 * PATIENCE)
+        self._loading = True
+
     def scriptless(self) -> None:
         self.redis.say("SCRIPT", "FLUSH")
 
     def heal(self) -> None:
         """Until limits are counted in Redis again."""
         self.node.up()
+        if self._loading:
+            self.redis.process.kill()
+            self._loading = False
         if self.redis.process.running:
             self.redis.process.resume()
             self.redis.say("CONFIG", "SET", "maxmemory", "0")
@@ -106,6 +115,35 @@ class Replicated:
         return self.stack.show()
 
 
+class Moving:
+    """A proxy whose Redis is the first node of a cluster, to which it speaks as to any other (redis://), or as to a
+    cluster (redis+cluster://). The slot of all keys can be the second's.
+    """
+
+    def __init__(self, folder: Path, *, knows: bool) -> None:
+        self.node = Node()
+        self.nodes = Nodes(folder)
+        port = self.nodes.first.port
+        uri = f"redis+cluster://{HOST}:{port}" if knows else f"redis://{HOST}:{port}/0"
+        self.stack = _stack(folder, self.node, uri)
+
+    def move(self) -> None:
+        self.nodes.move(SLOT, self.nodes.second)
+
+    def heal(self) -> None:
+        self.node.up()
+        self.nodes.move(SLOT, self.nodes.first)
+        wait_until(lambda: counted(self.stack), "limits are counted in Redis again", PATIENCE)
+
+    def close(self) -> None:
+        self.stack.stop()
+        self.nodes.stop()
+        self.node.down()
+
+    def show(self) -> str:
+        return self.stack.show()
+
+
 def _stack(folder: Path, node: Node, uri: str) -> Stack:
     return Stack(
         folder,
@@ -124,8 +162,8 @@ def counted(stack: Stack) -> bool:
         return client.greeted().ask(b"MAIL FROM:<probe@probe.example>").startswith(b"250")
 
 
-def _run(phase: Phase, listener: str, fault: Callable[[Store], None]) -> Callable[[Store], Seen]:
-    def run(world: Store) -> Seen:
+def _run(phase: Phase, listener: str, fault: Callable[[Any], None]) -> Callable[[Any], Seen]:
+    def run(world: Any) -> Seen:
         scene = Scene(phase, world.stack, world.node, sender(), listener=listener)
         began = 0.0
 
@@ -152,6 +190,17 @@ def _failed_over(world: Replicated) -> Seen:
     return replace(seen, note="counted in the replica" if counted_there else "not counted")
 
 
+def _redirected(world: Moving) -> Seen:
+    """To the node that has the keys now."""
+    scene = Scene(Phase.BEFORE, world.stack, world.node, sender(), listener="strict")
+
+    def note() -> str:
+        with world.nodes.second.client() as client:
+            return "counted by the second" if client.keys("*hard.mail:*") else "not counted"
+
+    return play(scene, world.move, world.heal, [world.node], note)
+
+
 def _passes(note: str = "at once") -> dict[Phase, Expected]:
     return {
         Phase.BEFORE: Expected("250, 250, 354, 250", committed=1, outcome="delivered", note=note),
@@ -166,11 +215,13 @@ DEFERS: Final = _passes() | {
     Phase.BEFORE: Expected("451 4.3.0", note="at once"),
     Phase.AFTER: Expected("451 4.3.0, 354, 250", committed=1, outcome="delivered", note="at once"),
 }
+REFUSES: Final = "redis OOM / READONLY / MOVED / LOADING / failover"
 FAULTS: Final[dict[str, tuple[str, Callable[[Store], None]]]] = {
     "killed": ("redis down / refused", Store.killed),
     "SIGSTOP": ("redis slow", Store.slow),
-    "OOM": ("redis OOM / READONLY / failover", Store.full),
-    "READONLY": ("redis OOM / READONLY / failover", Store.read_only),
+    "OOM": (REFUSES, Store.full),
+    "READONLY": (REFUSES, Store.read_only),
+    "LOADING": (REFUSES, Store.loading),
 }
 
 
@@ -179,12 +230,18 @@ def cells() -> Iterator[Cell]:
         for listener, answers in (("relay", _passes()), ("strict", DEFERS)):
             way = "local" if listener == "relay" else "tempfail"
             for phase, expected in answers.items():
-                long = fault in ("OOM", "READONLY") and phase is not Phase.BEFORE
+                long = row == REFUSES and phase is not Phase.BEFORE
                 run = _run(phase, listener, inject)
                 yield Cell(row, phase, f"{fault}; {way}", "redis", run, expected, long=long)
-    row = "redis OOM / READONLY / failover"
     for phase, expected in _passes().items():  # nobody notices, also where the store is needed
         run = _run(phase, "strict", Store.scriptless)
-        yield Cell(row, phase, "NOSCRIPT; tempfail", "redis", run, expected)
-    moved = _passes("counted in the replica")[Phase.BEFORE]
-    yield Cell(row, Phase.BEFORE, "the master killed (sentinel); local", "sentinel", _failed_over, moved)
+        yield Cell(REFUSES, phase, "NOSCRIPT; tempfail", "redis", run, expected)
+    promoted = _passes("counted in the replica")[Phase.BEFORE]
+    yield Cell(REFUSES, Phase.BEFORE, "the master killed (sentinel); local", "sentinel", _failed_over, promoted)
+    for listener, answers in (("relay", _passes()), ("strict", DEFERS)):
+        way = "local" if listener == "relay" else "tempfail"
+        for phase, expected in answers.items():
+            run = _run(phase, listener, Moving.move)
+            yield Cell(REFUSES, phase, f"MOVED; {way}", "moved", run, expected, long=phase is not Phase.BEFORE)
+    followed = _passes("counted by the second")[Phase.BEFORE]
+    yield Cell(REFUSES, Phase.BEFORE, "MOVED, and it is a cluster's client", "cluster", _redirected, followed)

@@ -28,7 +28,7 @@ ROWS = {
     "auth service answers nonsense": {Phase.BEFORE},
     "redis down / refused": set(Phase),
     "redis slow": set(Phase),
-    "redis OOM / READONLY / failover": set(Phase),
+    "redis OOM / READONLY / MOVED / LOADING / failover": set(Phase),
     "YAML broken / partial on reload": set(Phase),
     "file replaced / deleted / unreadable": set(Phase),
     "fd exhaustion": set(Phase),
@@ -39,6 +39,8 @@ ROWS = {
     "client vanishes": set(Phase),
     "clock jump": set(Phase),
     "disk full (logs)": set(Phase),
+    "disk full (spool)": {Phase.TEXT},
+    "disk full (state_dir)": {Phase.BEFORE},
 }
 """Every row of the matrix, and the phases in which it asks for something."""
 

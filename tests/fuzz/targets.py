@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dialogue import converse
+from dialogue import play
 from textoracle import first_fault, mended, normalize_oracle, oracle
 
 from smtpgate import snapshot
@@ -128,8 +128,8 @@ def dialogue(data: bytes) -> None:
     """
     cut = Cut.of(data[1:])
     settings = _SETTINGS[data[0] % len(_SETTINGS) if data else 0]
-    whole = converse(settings, [cut.octets])
-    assert converse(settings, list(cut.pieces())) == whole
+    whole = play(settings, [cut.octets], looks=True)
+    assert play(settings, list(cut.pieces()), looks=True) == whole
     assert _REPLY_LINES.fullmatch(whole.out)
     for message in whole.messages:
         bare = message.text.replace(b"\r\n", b"")

@@ -6,14 +6,13 @@ import http.client
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from peers.process import HOST, Process, free_port
+from peers.process import HOST, Process, free_port, pause
 from stack import GATHERED
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +84,7 @@ class AuthService:
 
     def log(self) -> list[dict[str, object]]:
         assert self.process is not None
-        time.sleep(GATHERED)
+        pause(GATHERED)
         return [json.loads(line) for line in self.process.output().splitlines() if line.startswith("{")]
 
 

@@ -36,9 +36,10 @@ def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.Ellip
 
 
 class Authority:
-    """A certificate authority in `folder`; `ca` is its certificate's file."""
+    """A certificate authority in `folder`, which it makes; `ca` is its certificate's file."""
 
     def __init__(self, folder: Path, name: str = "test-ca") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -76,6 +77,11 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         return _write(self._folder, file, certificate, key)
+
+    def issue(self, *names: str) -> tuple[str, str]:
+        """The files of a certificate and its key, as a configuration names them; the first of `names` names them."""
+        pair = self.sign(names[0], *names)
+        return str(pair.cert), str(pair.key)
 
     def revoke(self, *pairs: Pair) -> Path:
         """A list of all that is revoked."""

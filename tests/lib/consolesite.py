@@ -41,6 +41,7 @@ OPERATOR, PASSWORD = "anna", "correct horse battery staple"
 SCRIPT = "<script>document.title='owned'</script>"
 BIDI = "\u202egro.live@nna"
 LONG = "a" * 300 + ".example.com"
+IPV6 = "2001:db8:1234:5678:9abc:def0:1234:5678"
 
 POLICIES = """\
 version: 1
@@ -61,6 +62,8 @@ pools:
       - {name: mta1, addr: "127.0.0.1:10025"}
       - {name: mta2, addr: "127.0.0.1:10026", weight: 2}
 """
+ONE, TWO = "mx1.mail.example.com", "mx2.mail.example.com"
+"""Nodes."""
 RULE = "policies/p.yaml:8"
 """Where `msgs` stands, as snapshot and log name it from the folder of the site."""
 
@@ -135,10 +138,12 @@ class ConsoleSite:
         began = clock.now() - 4000
         for turn in range(1 << 30):
             drained = {(one.pool, one.backend): one for one in self.board.orders()}
-            for at, (node, pid) in enumerate((("mx1", 101), ("mx1", 102), ("mx2", 201), ("mx2", 202))):
+            for at, (node, pid) in enumerate(((ONE, 101), (ONE, 102), (TWO, 201), (TWO, 202))):
                 self.board.publish(_site_report(node, pid, began, clock.now(), turn, at, drained))
             if turn == 0:
-                self.board.publish(replace(_site_report("mx3", 301, began, clock.now(), 0, 1, {}), time=began))
+                self.board.publish(
+                    replace(_site_report("mx3.mail.example.com", 301, began, clock.now(), 0, 1, {}), time=began)
+                )
             if self._end.wait(1.0):
                 return
 
@@ -170,6 +175,7 @@ def _site_report(
         ),
         pools=(PoolView("core", "round_robin", tuple(_backends(at, drained)), waiting=at),),
         policy=PolicyView("0123456789abcdef", began),
+        server_name="submission.mail.example.com",
     )  # fmt: skip
 
 
@@ -186,26 +192,49 @@ def _backends(at: int, drained: dict[tuple[str, str], Any]) -> Sequence[BackendV
 
 def _sessions(now: float, pid: int) -> tuple[SessionView, ...]:
     common = SessionView(
-        "k3Jd9", "submission", "192.0.2.7", "mail.example.com", "ann@example.com", "TLSv1.3", now, "mail", 2
+        "1f2e3d4c5b6a7988",
+        "submission",
+        "192.0.2.7",
+        "mail.example.com",
+        "ann@example.com",
+        "TLSv1.3",
+        now,
+        "mail",
+        2,
     )
     names = (SCRIPT, BIDI, LONG, "<img src=x onerror=alert(1)>", '"><svg onload=alert(2)>')
     hostile = [
-        replace(common, session=f"h{at}", name=name, user=name, since=now - 60 * at) for at, name in enumerate(names)
+        replace(common, session=session_id("h", at), client=IPV6, name=name, user=name, since=now - 60 * at)
+        for at, name in enumerate(names)
     ]
     usual = [
-        replace(common, session=f"u{at}", user=f"user{at}@example.com", since=now - 700 - at, backend="core/mta1")
+        replace(
+            common,
+            session=session_id("u", at),
+            user=f"user{at}@example.com",
+            since=now - 700 - at,
+            backend="core/mta1",
+        )
         for at in range(40)
     ]
     return (*hostile, *usual)
 
 
+def session_id(kind: str, number: int) -> str:
+    """As long as they are."""
+    return f"{kind}{number:015}"
+
+
 def _denials(now: float) -> tuple[DenialView, ...]:
     common = DenialView(
-        now, "k3Jd9", "192.0.2.7", "ann@example.com", "mail", "msgs", "ann@example.com", 0.25, 6480.0, RULE
+        now, "1f2e3d4c5b6a7988", "192.0.2.7", "ann@example.com", "mail", "msgs", "ann@example.com", 0.25, 6480.0, RULE
     )
     return (
         common,
         replace(common, time=now - 5, user=SCRIPT, subject=SCRIPT),
         replace(common, time=now - 9, user=BIDI, subject=BIDI, shadow=True),
-        replace(common, time=now - 60, client="2001:db8:0:1:2:3:4:5", user=LONG, subject=LONG),
+        replace(
+            common, time=now - 20, limit="submission.rcpts.per.domain.and.day", rule="policies/customers.yaml:1284"
+        ),
+        replace(common, time=now - 60, client=IPV6, user=LONG, subject=LONG),
     )

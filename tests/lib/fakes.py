@@ -6,7 +6,7 @@ tested with the real peer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -249,9 +249,12 @@ class FakeBackends:
         self.asked: list[tuple[Target, frozenset[str]]] = []
         self.seekers: list[Seeker] = []
 
-    def plan(self, target: Target) -> Failover:
+    def check(self, target: Target) -> None:
         if self.gone:
             raise BackendRefused("unknown pool", replies.INTERNAL_ERROR)
+
+    def plan(self, target: Target) -> Failover:
+        self.check(target)
         return self.failover
 
     def unavailable(self, target: Target) -> Reply:
@@ -452,6 +455,26 @@ class FakeAuthenticator:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
+class ListRows:
+    """Lines of a ListJournal whose fields are always the same."""
+
+    def __init__(self, journal: ListJournal, event: str, names: Sequence[str]) -> None:
+        self._journal = journal
+        self._event = event
+        self._names = names
+
+    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
+        fields = dict(zip(self._names, map(_as_json, values), strict=True))
+        self._journal.info(self._event, **fields, **(more or {}))
+
+
+def _as_json(value: object) -> object:
+    """What is read from a line that has been written with it."""
+    if isinstance(value, float):
+        return round(value, 3)
+    return list(value) if isinstance(value, tuple) else value
+
+
 class ListJournal:
     """Keeps what was logged: (level, event, fields)."""
 
@@ -466,6 +489,9 @@ class ListJournal:
 
     def error(self, event: str, **fields: object) -> None:
         self.lines.append(("error", event, fields))
+
+    def rows(self, event: str, names: Sequence[str]) -> ListRows:
+        return ListRows(self, event, names)
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [fields for _, name, fields in self.lines if name == event]

@@ -26,7 +26,7 @@ import gevent.socket
 
 READ_SIZE: Final = 65536
 TICKS: Final = 20  # writes a second by which a bandwidth is kept
-START_TIMEOUT: Final = 10.0
+START_TIMEOUT: Final = 30.0
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 Direction = Literal["to_server", "to_client"]

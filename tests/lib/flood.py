@@ -1,7 +1,8 @@
 """Many hostile clients, and some honest ones beside them, each in a process of its own.
 
-The attacker is `nice`d: on a machine of two cores the generator would else take from the honest what the flood itself
-does not. Both are bounded in number and time, and come from loopback addresses of their own.
+The attacker has its own machine in real life. Here its process can have the lowest priority: on two cores the
+generator would else take from the honest what the flood itself does not. What it has reached nevertheless is told.
+Both are bounded in number and time, and come from loopback addresses of their own.
 
     attack = Attack(tmp_path, Flood(stack.proxy, seconds=10, connections=1000, drippers=50, logins=100))
     honest = honest_clients(tmp_path, stack.proxy, clients=20, seconds=10)
@@ -10,6 +11,7 @@ does not. Both are bounded in number and time, and come from loopback addresses 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -19,6 +21,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,17 +32,18 @@ import gevent.socket
 TIMEOUT: Final = 30.0  # seconds for any one reply
 PERIOD: Final = 0.25  # seconds between an honest client's messages
 DRIP: Final = 1.0  # seconds between a dripper's octets
-NICE: Final = 15
 HOLD: Final = 5.0
 SPARE: Final = 200  # descriptors that are not for connections
 SESSION_LOGINS: Final = 3  # wrong logins of one connection, as password guessers do before they are thrown out
 GUESSERS: Final = 400  # addresses of those
+GUESSING: Final = 2000  # connections of those at once: a wrong login waits for a second or more
 
 
 @dataclass(frozen=True, slots=True)
 class Flood:
     """connections: opened evenly over the time, or over `opening` seconds, and held for `hold` seconds each.
-    drippers: an octet a second each. logins: wrong ones a second, by connections that come anew.
+    drippers: an octet a second each. logins: wrong ones a second, each with another password, by connections that
+    come anew. nice: the generator's, up to 19, with which it runs when nobody else wants to.
     """
 
     address: tuple[str, int]
@@ -49,12 +53,13 @@ class Flood:
     logins: int
     opening: float | None = None
     hold: float = HOLD
+    nice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What the attacker has done. greeted, refused: of the connections. answers: a number for each reply to a login,
-    "" where there was none. cpu: seconds of the generator.
+    """What the attacker has done. greeted: of the connections. answers: a number for each reply to a login, "" where
+    there was none. cpu: seconds of the generator.
     """
 
     opened: int
@@ -67,28 +72,39 @@ class Damage:
     @property
     def logins(self) -> float:
         """Wrong logins a second that were answered."""
-        return sum(self.answers.values()) / self.seconds
+        return sum(count for code, count in self.answers.items() if code) / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Honest:
     """What honest clients have met. told: numbers of the messages that were answered 250. latencies: seconds from
-    connect to 250, login included, in order.
+    connect to 250, login included, in the order in which they began. began: when, in seconds since the first. steps:
+    the seconds to each reply by itself.
     """
 
     told: list[int]
     failures: list[str]
     latencies: list[float]
+    began: list[float]
+    steps: dict[str, list[float]]
 
     def percentile(self, part: float) -> float:
-        """Seconds."""
-        return self.latencies[min(len(self.latencies) - 1, int(part * len(self.latencies)))]
+        """Seconds; of all."""
+        return _percentile(self.latencies, part)
+
+    def windows(self, part: float, seconds: float) -> list[float]:
+        """The percentile of each window of so many seconds by itself, in order of time."""
+        found: dict[int, list[float]] = {}
+        for began, latency in zip(self.began, self.latencies, strict=True):
+            found.setdefault(int(began / seconds), []).append(latency)
+        return [_percentile(found[number], part) for number in sorted(found)]
 
     def __str__(self) -> str:
         return (
             f"{len(self.told)} delivered, {len(self.failures)} failed, "
             f"p50 {self.percentile(0.5) * 1000:.1f} ms, p99 {self.percentile(0.99) * 1000:.1f} ms, "
-            f"most {self.latencies[-1] * 1000:.1f} ms"
+            f"most {max(self.latencies) * 1000:.1f} ms; p99 of steps: "
+            + ", ".join(f"{name} {_percentile(times, 0.99) * 1000:.1f}" for name, times in self.steps.items())
         )
 
 
@@ -111,6 +127,11 @@ def honest_clients(folder: Path, address: tuple[str, int], clients: int, seconds
     """Returns when they are done. first: number of the first message."""
     plan = {"role": "honest", "address": address, "clients": clients, "seconds": seconds, "first": first}
     return Honest(**_finish(_start(folder, f"honest{first}", plan)))
+
+
+def _percentile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -166,17 +187,19 @@ def _honest(plan: dict[str, Any]) -> dict[str, Any]:
     numbers = iter(range(plan["first"], 1 << 30))
     told: list[int] = []
     failures: list[str] = []
-    latencies: list[float] = []
-    until = time.monotonic() + plan["seconds"]
+    measured: list[tuple[float, float]] = []
+    waits: dict[str, list[float]] = {}
+    start = time.monotonic()
+    until = start + plan["seconds"]
 
     def message(number: int, source: str) -> None:
         steps = [
-            (b"EHLO honest.example", b"250"),
-            (_login("test", "1234"), b"235"),
-            (b"MAIL FROM:<a@example.com>", b"250"),
-            (b"RCPT TO:<b@example.com>", b"250"),
-            (b"DATA", b"354"),
-            (b"Message-ID: <%d@honest>\r\n\r\nx\r\n." % number, b"250"),
+            ("EHLO", b"EHLO honest.example", b"250"),
+            ("AUTH", _login("test", "1234"), b"235"),
+            ("MAIL", b"MAIL FROM:<a@example.com>", b"250"),
+            ("RCPT", b"RCPT TO:<b@example.com>", b"250"),
+            ("DATA", b"DATA", b"354"),
+            ("text", b"Message-ID: <%d@honest>\r\n\r\nx\r\n." % number, b"250"),
         ]
         began = time.monotonic()
         client: _Client | None = None
@@ -184,13 +207,17 @@ def _honest(plan: dict[str, Any]) -> dict[str, Any]:
             client = _Client(plan["address"], source)
             heard = client.hear()
             expected = b"220"
-            for line, good in steps:
+            passed = [("greeting", time.monotonic())]
+            for name, line, good in steps:
                 if not heard.startswith(expected):
                     break
                 heard, expected = client.say(line), good
+                passed.append((name, time.monotonic()))
             if heard.startswith(expected) and expected == b"250":
-                latencies.append(time.monotonic() - began)
+                measured.append((began - start, passed[-1][1] - began))
                 told.append(number)
+                for (_, before), (name, now) in pairwise([("", began), *passed]):
+                    waits.setdefault(name, []).append(now - before)
                 client.say(b"QUIT")
             else:
                 failures.append(f"{number}: {heard!r}, expected {expected!r}")
@@ -208,7 +235,13 @@ def _honest(plan: dict[str, Any]) -> dict[str, Any]:
             gevent.sleep(max(0.0, began + PERIOD - time.monotonic()))
 
     gevent.joinall([gevent.spawn(client, n) for n in range(plan["clients"])])
-    return {"told": told, "failures": failures, "latencies": sorted(latencies)}
+    return {
+        "told": told,
+        "failures": failures,
+        "latencies": [latency for _, latency in sorted(measured)],
+        "began": [began for began, _ in sorted(measured)],
+        "steps": waits,
+    }
 
 
 def _sources(second: int) -> Iterator[str]:
@@ -232,14 +265,14 @@ class _Attacker:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         opening = plan["opening"] or plan["seconds"]
-        crowd = gevent.pool.Pool(max(1, hard - SPARE - plan["drippers"] - GUESSERS))
+        crowd = gevent.pool.Pool(max(1, hard - SPARE - plan["drippers"] - GUESSING))
         parts: list[gevent.Greenlet[..., Any]] = [
             gevent.spawn(self._evenly, plan["connections"] / opening, _sources(2), crowd, self._hold, opening),
             gevent.spawn(
                 self._evenly,
                 plan["logins"] / SESSION_LOGINS,
                 _guessers(),
-                gevent.pool.Pool(GUESSERS),
+                gevent.pool.Pool(GUESSING),
                 self._guess,
             ),
             *(
@@ -313,6 +346,8 @@ class _Attacker:
                 if time.monotonic() > self._until:
                     return
                 heard = client.say(_login("test", f"wrong{n}{time.monotonic()}"))
+                if not heard:
+                    return  # hung up behind the last answer
                 self.answers[heard[:3].decode("latin-1")] += 1
                 if heard[:3] not in (b"535", b"454"):
                     return
@@ -322,6 +357,14 @@ class _Attacker:
             client.close()
 
 
+def _step_back(nice: int) -> None:
+    os.nice(nice)
+    # Linux shares the processor among sessions (setsid) first, and niceness counts within one (sched(7), autogroup).
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(str(nice))
+
+
 def _guessers() -> Iterator[str]:
     while True:
         for number in range(GUESSERS):
@@ -329,7 +372,7 @@ def _guessers() -> Iterator[str]:
 
 
 def _attack(plan: dict[str, Any]) -> dict[str, Any]:
-    os.nice(NICE)
+    _step_back(plan["nice"])
     attacker = _Attacker(plan)
     attacker.run()
     return {
@@ -343,5 +386,6 @@ def _attack(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.disable()  # its pauses would be taken for the proxy's
     _plan = json.loads(sys.argv[1])
     print(json.dumps({"attack": _attack, "honest": _honest}[_plan["role"]](_plan)))

@@ -1,6 +1,7 @@
 """How the cases of tests/corpora are cut into pieces, and what may become of each: pure, for every kind of test.
 
-`verdict` names what became of a text, `judged` says whether that is right under a listener's `bare_newline`.
+`verdict` names what became of a text, `judged` says whether that is right under a listener's `bare_newline`;
+`spelled` writes down what was answered to a command.
 """
 
 from __future__ import annotations
@@ -104,34 +105,63 @@ def clean(octets: bytes) -> bool:
 
 # --- commands --------------------------------------------------------------------------------------------------
 
-REPLY_LINE: Final = re.compile(rb"[2-5][0-9]{2}[ -][ -~]*\r\n")
+REPLY_LINE: Final = re.compile(rb"([2-5][0-9]{2})([ -])(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?= ))?[ -~]*\r\n")
+CLOSE: Final = "close"
 
 
-def classes(codes: Sequence[int], closed: bool) -> set[str]:
-    """The classes of the last reply, as the corpora name them."""
-    if not codes:
+def spelled(said: bytes, closed: bool) -> str:
+    """Replies as tests/corpora/answers.json spells them: "250 2.0.0 x104, 421 4.7.0, close". Each is its code, and
+    its status where it has one; how often it came one behind the other; the end of the connection.
+
+    Raises ValueError for octets that are no replies.
+    """
+    told: list[tuple[str, int]] = []
+    for line in re.findall(rb"[^\n]*\n|[^\n]+", said):
+        found = REPLY_LINE.fullmatch(line)
+        if found is None:
+            raise ValueError(f"no line of a reply: {line[:80]!r}")
+        if found[2] == b"-":
+            continue
+        reply = b" ".join(part for part in (found[1], found[3]) if part).decode()
+        again = told.pop()[1] if told and told[-1][0] == reply else 0
+        told.append((reply, again + 1))
+    words = [reply if times == 1 else f"{reply} x{times}" for reply, times in told]
+    return ", ".join([*words, CLOSE] if closed else words)
+
+
+def replies(answer: str) -> list[str]:
+    """The replies of an answer that is spelled, one by one."""
+    parts = [part.partition(" x") for part in answer.split(", ") if part not in ("", CLOSE)]
+    return [reply for reply, _, times in parts for _ in range(int(times or 1))]
+
+
+def codes(answer: str) -> str:
+    """An answer without the statuses: a server that takes everything chooses its own."""
+    told = b"".join(reply[:3].encode() + b" x\r\n" for reply in replies(answer))
+    return spelled(told, answer.endswith(CLOSE))
+
+
+def classes(answer: str) -> set[str]:
+    """The classes of an answer, as the corpora name them: the last reply's, and the end's."""
+    closed, told = answer.endswith(CLOSE), replies(answer)
+    if not told:
         return {"close" if closed else "none"}
-    last = f"{codes[-1] // 100}xx"
+    last = f"{told[-1][0]}xx"
     return {last, f"{last}+close", "close"} if closed else {last}
 
 
-def wanted_classes(case: Case, policy: Policy) -> set[str]:
-    wanted = set(case["expect_reply_class"].split("|"))
-    # The corpora's `bare`: where a bare LF ends a line, the line is as good as any.
-    return wanted | {"2xx", "3xx", "5xx"} if policy == "normalize" and case.get("bare") == "lf" else wanted
+_PREFERRED: Final = re.compile(r"\b([2-5][0-9]{2})(?: ([245]\.[0-9]+\.[0-9]+))?")
 
 
-def complaints(case: Case, policy: Policy, said: bytes, closed: bool) -> list[str]:
-    """What is wrong with the replies to a command, `said` in all."""
-    lines = re.findall(rb"[^\n]*\n|[^\n]+", said)
-    codes = [int(line[:3]) for line in lines if REPLY_LINE.fullmatch(line) and line[3:4] == b" "]
-    wanted = wanted_classes(case, policy)
-    wrong = {
-        f"expected {sorted(wanted)}": not classes(codes, closed) & wanted,
-        "a malformed line": not all(REPLY_LINE.fullmatch(line) for line in lines),
-        "more than one reply": case.get("one_reply", False) and len(codes) > 1,
-        "a reply that must not come": "no_line_starting" in case
-        and any(line.startswith(case["no_line_starting"].encode()) for line in lines),
-    }
-    name = case["name"]
-    return [f"{name}: {what}; heard {codes[-3:]} closed={closed}" for what, holds in wrong.items() if holds]
+def preferred(case: Case, answer: str) -> bool:
+    """Whether an answer ends as the corpora's `prefer` wants it: one of its codes, with the status and the end of the
+    connection that it names. A case without the word has no wish.
+    """
+    if "prefer" not in case:
+        return True
+    wish = re.sub(r"\(.*?\)", "", case["prefer"])  # in brackets: what would do as well
+    wishes = _PREFERRED.findall(wish)
+    last = (replies(answer) or [""])[-1]
+    said = not (wishes and last) or any(last[:3] == code and status in ("", last[4:]) for code, status in wishes)
+    said = said or ("serve" in wish and last[0] == "2")
+    return said and (CLOSE not in wish or answer.endswith(CLOSE))

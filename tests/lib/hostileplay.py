@@ -14,19 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from corpora import Case
-from hostile import clean
+from corpora import Case, wire
+from hostile import SEGMENTATIONS, clean, replies, spelled
 from peers.process import wait_until
 from rawclient import TIMEOUT, RawClient
 from recorder import Conversation, Recorder
 
 QUIET: Final = 0.5  # seconds without another octet: the server has said what it had to say
-SILENT: Final = frozenset({"none", "no_message_on_close"})  # expectations with which no reply is fine
+SILENT: Final = frozenset({"no_message_on_close"})  # expectations with which no reply is fine
 
 OUR_COMMANDS: Final = re.compile(
     rb"EHLO proxy\.example\.net|XCLIENT ADDR=\S+ (?:LOGIN=\S+ )?NAME=\[UNAVAILABLE\]|(?:EHLO|HELO) [!-~]+"
     rb"|MAIL FROM:<[^\r\n]*>(?: [!-~]+)*|RCPT TO:<[^\r\n]*>(?: [!-~]+)*|DATA|RSET|QUIT"
 )
+
+PAUSES: Final = {"at CR, LF and dot": 0.0005, "around the dot": 0.05}  # seconds between pieces of a segmentation
 
 Connect = Callable[[tuple[str, int], str], RawClient]
 
@@ -44,12 +46,17 @@ class Heard:
     def codes(self) -> list[int]:
         return [int(reply[:3]) for reply in self.replies]
 
+    @property
+    def answer(self) -> str:
+        return spelled(b"".join(self.replies), self.closed)
+
 
 @dataclass(frozen=True, slots=True)
 class Play:
     """One case: say `pieces`, `pause` seconds apart, at a stage of a session of its own.
 
-    number: makes the client's address. login: who logs in where a stage is behind AUTH. connect: to the proxy.
+    number: makes the client's address. answer: what it is to hear, as `hostile.spelled`: so long it waits. login: who
+    logs in where a stage is behind AUTH. connect: to the proxy.
     """
 
     case: Case
@@ -57,6 +64,7 @@ class Play:
     stage: str
     pieces: list[bytes]
     pause: float = 0.0
+    answer: str | None = None
     login: tuple[str, str] | None = None
     connect: Connect = RawClient
 
@@ -69,11 +77,19 @@ class Play:
         with self.connect(address, self.source) as client:
             self._reach_stage(client)
             self._say(client)
-            # A login takes its time; who expects nothing waits for nothing.
-            expected = self.case.get("expect") or self.case["expect_reply_class"]
-            first = client.reply(QUIET if expected in SILENT else TIMEOUT)
-            replies = [first, *client.replies(QUIET)] if first else []
-            return Heard(self.case, self.source, replies, client.ended)
+            heard = []
+            for _ in range(self._awaited):  # a login takes its time
+                if not (reply := client.reply(TIMEOUT)):
+                    break
+                heard.append(reply)
+            return Heard(self.case, self.source, [*heard, *client.replies(QUIET)], client.ended)
+
+    @property
+    def _awaited(self) -> int:
+        """How many replies will come; of a text at least one, unless nothing must come."""
+        if self.answer is not None:
+            return len(replies(self.answer))
+        return 0 if self.case["expect"] in SILENT else 1
 
     def _reach_stage(self, client: RawClient) -> None:
         if self.stage == "pre_helo":
@@ -98,6 +114,20 @@ class Play:
                     time.sleep(self.pause)
         except OSError:
             pass  # the proxy closed before all was said: that is an answer
+
+
+def texts(cases: Sequence[Case], segmentation: str, first: int = 0, connect: Connect = RawClient) -> list[Play]:
+    """Cases of the smuggling corpora, cut so. first: the number of the first."""
+    cut, pause = SEGMENTATIONS[segmentation], PAUSES.get(segmentation, 0.0)
+    return [
+        Play(case, number, "rcpt" if chunked(case) else "data", cut(wire(case)), pause, connect=connect)
+        for number, case in enumerate(cases, first)
+    ]
+
+
+def chunked(case: Case) -> bool:
+    """It is said instead of DATA, not behind it."""
+    return bool(case["group"] == "bdat")
 
 
 def run(plays: Sequence[Play], address: tuple[str, int], at_once: int) -> list[Heard]:

@@ -17,6 +17,7 @@ from stack import Stack
 
 IN_FORCE: Final = "The new configuration is in force"
 PROMOTED: Final = "Master has been promoted."
+NEW_PROGRAM: Final = 60.0  # seconds for it to serve: it starts anew, on a machine that is busy with the old one
 
 
 def reload(stack: Stack, pid: int, *, retired: bool = True) -> None:
@@ -33,7 +34,7 @@ def start_upgrade(stack: Stack, pid: int) -> int:
     before = set(children(pid))
     loaded = len(stack.log_events("policies_loaded"))
     os.kill(pid, signal.SIGUSR2)
-    stack.wait_for_event("policies_loaded", loaded + stack.workers)
+    stack.wait_for_event("policies_loaded", loaded + stack.workers, NEW_PROGRAM)
     [new] = set(children(pid)) - before
     os.kill(pid, signal.SIGWINCH)
     return new

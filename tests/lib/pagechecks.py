@@ -19,6 +19,12 @@ return found.slice(0, 5);
 """
 """Pairs of parts of the page whose boxes overlap by more than a rounding."""
 
+SIDEWAYS = """
+return [...document.querySelectorAll(".scroll:not(.diff)")].filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => `${one.ariaLabel}: ${one.scrollWidth} px in ${one.clientWidth}`);
+"""
+"""Tables that have to be scrolled sideways; lines of a file may be as long as they are."""
+
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
 const rgba = (colour) => {

@@ -8,6 +8,7 @@ import redis
 from peers.process import HOST, Process, free_port, require
 
 TIMEOUT = 5  # seconds for a command
+LOADED, LOADED_SIZE = 1000, 1024  # keys, and octets of each, that make a start take long
 
 
 class ReturningRedis:
@@ -23,9 +24,10 @@ class ReturningRedis:
         """What `store:` takes."""
         return f"redis://{HOST}:{self.port}/0"
 
-    def start(self) -> None:
-        """Returns when it answers."""
+    def start(self, **more: object) -> None:
+        """Returns when its port answers. more: options of redis.conf, with _ for -."""
         options = {"bind": HOST, "port": str(self.port), "dir": str(self._folder), "save": "", "protected-mode": "no"}
+        options |= {key.replace("_", "-"): str(value) for key, value in more.items()}
         words = [word for key, value in options.items() for word in (f"--{key}", value)]
         self.process = Process("redis", [require("redis-server"), *words], self._folder)
         self.process.wait_for_port(self.port)
@@ -34,6 +36,15 @@ class ReturningRedis:
         """One command, whose answer is no error."""
         with redis.Redis(HOST, self.port, socket_timeout=TIMEOUT) as client:
             client.execute_command(*command)
+
+    def start_loading(self, seconds: float) -> None:
+        """As `start`, but it has so much to load that it answers nothing else than -LOADING for that long."""
+        with redis.Redis(HOST, self.port, socket_timeout=TIMEOUT) as client:
+            client.mset({f"load:{number}": "x" * LOADED_SIZE for number in range(LOADED)})
+            client.save()
+        self.process.kill()
+        delay = int(seconds / LOADED * 1e6)  # after each key, and it looks at its clients as often
+        self.start(key_load_delay=delay, loading_process_events_interval_bytes=LOADED_SIZE)
 
     def leases(self, beyond: float) -> list[str]:
         """Places of limits that are taken for longer than until `beyond`, Unix seconds."""

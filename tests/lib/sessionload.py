@@ -27,7 +27,8 @@ import gevent.socket
 import gevent.ssl
 from gevent.event import Event
 
-TIMEOUT: Final = 15.0  # seconds for any one reply, on a busy machine
+TIMEOUT: Final = 30.0  # seconds for any one reply, on a busy machine
+UNDER_WAY: Final = 2 * TIMEOUT  # seconds for the last sessions to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,10 @@ class SessionLoad:
 
     def stop(self) -> Result:
         """Begin no more, wait for those under way."""
+        from peers.process import wait_until
+
+        self._process.signal(signal.SIGTERM)
+        wait_until(lambda: not self._process.running, "the end of the sessions under way", UNDER_WAY)
         status = self._process.stop()
         assert status == 0, self._process.output()
         return Result(**json.loads(self._process.output()))

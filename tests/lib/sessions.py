@@ -10,7 +10,7 @@ from fakes import FakeBackends, FakeStream, ListJournal, ManualClock, ScriptedBa
 
 from smtpgate.live import SessionView
 from smtpgate.session import flow
-from smtpgate.session.ports import LiveSession
+from smtpgate.session.observing import LiveSession
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord
 from smtpgate.smtp.server import ServerSettings
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 import yaml
-from peers.process import HOST, START_TIMEOUT, Process, free_port, wait_until
+from peers.process import HOST, START_TIMEOUT, Process, free_port, pause, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,9 +68,10 @@ class Stack:
     backends: (host, port) each, or a mapping as in policies/ (`addr`, `weight`, `max_conns`); they make the pool
     `core`, with the settings of `pool`, and every route leads there. listeners: mappings as in conf/proxy.yaml;
     the first one is `proxy`. policy: file name -> text, files of policies/; a routes.yaml replaces the stack's.
-    proxy, authsvc: top-level keys that replace the stack's. auth_url: OWN, a URL, or None. users: text of
-    users.yaml. command: the program that serves SMTP, instead of proxy.py. env: for the proxy. patience: seconds for
-    it to be up.
+    proxy, authsvc: top-level keys that replace the stack's. auth_url: OWN, a URL, or None; auth_http: more of
+    the proxy's keys about it. users: text of users.yaml. python: what runs both programs, the beginning of a command
+    line. command: the program that serves SMTP, instead of proxy.py under it. env: for the proxy. patience: seconds
+    for it to be up.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Stack:
         proxy: Mapping[str, Any] | None = None,
         authsvc: Mapping[str, Any] | None = None,
         auth_url: str | None = OWN,
+        auth_http: Mapping[str, Any] | None = None,
         users: str | None = None,
+        python: Sequence[str] = (sys.executable,),
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         patience: float = START_TIMEOUT,
@@ -97,6 +100,7 @@ class Stack:
         self.users = folder / "users.yaml"
         self.auth = (HOST, free_port())
         self.workers = workers
+        self._python = tuple(python)
         self.policies.mkdir()
         self.edit_policy("routes.yaml", routes(backends, pool))
         for name, text in policy.items():
@@ -118,7 +122,7 @@ class Stack:
             "listeners": complete,
         }
         if auth_url is not None:
-            self.keys["auth_http"] = {"url": self.auth_url if auth_url == OWN else auth_url}
+            self.keys["auth_http"] = {"url": self.auth_url if auth_url == OWN else auth_url, **(auth_http or {})}
         self.write_proxy_conf(**(proxy or {}))
         self.auth_process: Process | None = None
         if auth_url == OWN:
@@ -126,7 +130,7 @@ class Stack:
             keys |= authsvc or {}
             (folder / "authsvc.yaml").write_text(_yaml({**keys, "users": {"file": "users.yaml"}}))
             self.auth_process = self._start_auth()
-        program = list(command or (sys.executable, str(ROOT / "proxy.py"), "-c", str(self.proxy_conf)))
+        program = list(command or (*self._python, str(ROOT / "proxy.py"), "-c", str(self.proxy_conf)))
         self.process = Process("proxy", program, folder, env={**_ENV, **(env or {})})
         try:
             self._wait_ready(patience)
@@ -161,12 +165,12 @@ class Stack:
 
     def output(self) -> str:
         """All that the proxy printed."""
-        time.sleep(GATHERED)
+        pause(GATHERED)
         return self.process.output()
 
     def auth_output(self) -> str:
         """All that the auth service printed."""
-        time.sleep(GATHERED)
+        pause(GATHERED)
         return self.auth_process.output() if self.auth_process is not None else ""
 
     def log_events(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
@@ -221,7 +225,7 @@ class Stack:
         return status
 
     def _start_auth(self) -> Process:
-        program = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
+        program = [*self._python, "-m", "gunicorn", "-c", str(ROOT / "conf/gunicorn.authsvc.py"), "authsvc.wsgi:app"]
         env = {**_ENV, "SMTPGATE_AUTHSVC_CONF": str(self.folder / "authsvc.yaml")}
         return Process("authsvc", program, self.folder, env=env)
 
@@ -296,6 +300,8 @@ def _events(text: str, event: str | None, fields: Mapping[str, Any]) -> list[dic
     """JSON lines; the rest is gunicorn's, or a line that is being written."""
     found = []
     for line in text.splitlines():
+        if event is not None and event not in line:  # to parse every line of a long run takes seconds
+            continue
         try:
             values = json.loads(line)
         except ValueError:
@@ -306,7 +312,7 @@ def _events(text: str, event: str | None, fields: Mapping[str, Any]) -> list[dic
 
 
 def _healthy(address: tuple[str, int]) -> bool:
-    connection = http.client.HTTPConnection(*address, timeout=2)
+    connection = http.client.HTTPConnection(*address, timeout=10)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status == 200

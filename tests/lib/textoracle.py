@@ -10,11 +10,12 @@ from smtpgate.smtp.events import BodyFault
 
 def oracle(wire: bytes, max_size: int | None) -> tuple[bytes | None, bytes | None, int, BodyFault | None]:
     """(text or None with a fault, rest or None without an end, size, fault), read as RFC 5321 is written."""
-    end = next((i for i in range(len(wire)) if (b"\r\n" + wire)[i : i + 5] == b"\r\n.\r\n"), None)
+    behind = b"\r\n" + wire  # behind[i : i + 2] is what stands before wire[i]
+    end = next((i for i in range(len(wire)) if behind[i : i + 5] == b"\r\n.\r\n"), None)
     text = wire if end is None else wire[:end]
     size, fault = 0, None
     for i, octet in enumerate(text):
-        before = (b"\r\n" + text)[i : i + 2]
+        before = behind[i : i + 2]
         if not (octet == 0x2E and before == b"\r\n"):
             size += 1
         if fault is None:
@@ -53,8 +54,9 @@ def first_fault(content: bytes, max_size: int | None) -> BodyFault | None:
 
 def normalize_oracle(wire: bytes, max_size: int | None) -> tuple[bytes | None, bytes, int, BodyFault | None]:
     """As `oracle`: the end is found first, then stuffed dots go, then line ends are mended, then dots are stuffed."""
-    end = next(i for i in range(len(wire)) if (b"\r\n" + wire)[i : i + 5] == b"\r\n.\r\n")
-    plain = bytes(o for i, o in enumerate(wire[:end]) if o != 0x2E or (b"\r\n" + wire)[i : i + 2] != b"\r\n")
+    behind = b"\r\n" + wire
+    end = next(i for i in range(len(wire)) if behind[i : i + 5] == b"\r\n.\r\n")
+    plain = bytes(o for i, o in enumerate(wire[:end]) if o != 0x2E or behind[i : i + 2] != b"\r\n")
     content = mended(plain)
     stuffed = b"\r\n".join(b"." + line if line[:1] == b"." else line for line in content.split(b"\r\n"))
     fault = first_fault(content, max_size)

@@ -41,7 +41,11 @@ class Cluster(Server):
     """One node that serves every slot, which is a cluster as far as a client can tell."""
 
     def __init__(self, folder: Path, *, slots: bool = True) -> None:
-        super().__init__(folder, {"cluster-enabled": "yes", "cluster-port": free_port()}, name="cluster")
+        # Else a node takes another's address from its connection, which does not come from HOST.
+        options = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-announce-ip": HOST}
+        # Whoever loses his last slot would become the replica of who has it now.
+        options |= {"cluster-allow-replica-migration": "no"}
+        super().__init__(folder, options, name="cluster")
         self.uri = f"redis+cluster://{HOST}:{self.port}"
         if slots:
             self.serve()
@@ -49,7 +53,53 @@ class Cluster(Server):
     def serve(self) -> None:
         with self.client() as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
-            wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "the cluster is up")
+        wait_until(self.up, "the cluster is up")
+
+    def up(self) -> bool:
+        with self.client() as client:
+            return bool(client.cluster("INFO")["cluster_state"] == "ok")
+
+    def peers(self) -> int:
+        """Nodes that it knows, itself among them; one that it has only just heard of has no name yet."""
+        with self.client() as client:
+            return sum("handshake" not in one["flags"] for one in client.cluster("NODES").values())
+
+
+class Nodes:
+    """A cluster of two, of which the first serves every slot."""
+
+    def __init__(self, folder: Path) -> None:
+        self.first = Cluster(folder / "first")
+        self.second = Cluster(folder / "second", slots=False)
+        with self.first.client() as client:
+            bus = client.config_get("cluster-port")["cluster-port"]
+        with self.second.client() as client:
+            client.execute_command("CLUSTER MEET", HOST, self.first.port, bus)
+        for node in self.all:
+            wait_until(lambda node=node: node.peers() == len(self.all), "the nodes know each other")  # type: ignore[misc]
+            wait_until(node.up, "the cluster is up")
+
+    @property
+    def all(self) -> tuple[Cluster, Cluster]:
+        return self.first, self.second
+
+    def move(self, key: str, node: Cluster) -> None:
+        """The key's slot is that node's from now on, for which it must have been the other's; what was in it is gone.
+
+        In the order of the cluster's specification: a node that imports a slot gets a new epoch with it, and without
+        one the other's last word on the slot, which may be on its way, would be believed.
+        """
+        [other] = [one for one in self.all if one is not node]
+        with node.client() as new, other.client() as old:
+            slot, name = new.execute_command("CLUSTER KEYSLOT", key), new.execute_command("CLUSTER MYID")
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old.execute_command("CLUSTER MYID"))
+            old.flushall()
+            new.execute_command("CLUSTER SETSLOT", slot, "NODE", name)
+            old.execute_command("CLUSTER SETSLOT", slot, "NODE", name)
+
+    def stop(self) -> None:
+        for one in self.all:
+            one.stop()
 
 
 class Sentinel:

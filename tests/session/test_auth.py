@@ -158,3 +158,23 @@ def test_the_answer_to_the_error_challenge_has_the_whole_timeout_again():
 def test_no_token_in_the_log():
     _, journal, *_ = play([NAMED, b"AQ==\r\n"], FakeAuthenticator(AuthRefused("535 5.7.8", "no", 1.0)))
     assert "abc.def" not in repr(journal.lines)
+
+
+@pytest.mark.parametrize(
+    ("granted", "said"),
+    [
+        pytest.param(AuthGranted(pool="gone"), b"454 4.7.0 Temporary authentication failure\r\n", id="a pool"),
+        pytest.param(AuthGranted(server=("192.0.2.1", 25)), b"454 4.7.0 ", id="an address"),
+        pytest.param(AuthGranted(own_routes=True), b"235 ", id="the routes decide, when they know the recipient"),
+    ],
+)
+def test_a_yes_that_sends_the_client_where_nobody_may_go_is_no_yes(granted, said):
+    """It would be let in, to be told at its first recipient."""
+    clock, stream, journal = ManualClock(), FakeStream([PLAIN]), ListJournal()
+    backends = FakeBackends(clock)
+    backends.gone = True
+    world = fakes.ports(clock, backends, authenticator=FakeAuthenticator(granted), journal=journal)
+    flow.run(stream, flow.SessionSettings("demo", AUTH), world)
+    assert bytes(stream.received).removeprefix(GREETING).startswith(said)
+    refused = said.startswith(b"454")
+    assert [line["reason"] for line in journal.of("auth_unavailable")] == ["unknown pool"] * refused

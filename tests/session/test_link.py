@@ -49,6 +49,30 @@ def test_the_421_is_kept_as_farewell():
     assert lost.value.farewell.wire() == b"421 4.3.2 down\r\n"
 
 
+@pytest.mark.parametrize("surplus", [b"250 x\r\n", b"550 x\r\n", b"354 x\r\n", b"x\r\n"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_group_with_more_replies_than_commands_has_no_answers(place, surplus):
+    """Passed on, the third would be the second's: a recipient refused that was not."""
+    (mail, taken), (rcpt, _) = ENVELOPE
+    says = [taken, taken]
+    says.insert(place, surplus)
+    one, _ = link((mail + rcpt, b"".join(says)), offers=["PIPELINING"])
+    with pytest.raises(LinkLost) as lost:
+        one.ask(mail, rcpt)
+    assert lost.value.garbled
+
+
+@pytest.mark.parametrize("behind", [b"421 4.7.0 too many errors\r\n", b"421", b"25"])
+def test_what_is_no_reply_yet_or_a_farewell_leaves_a_group_its_answers(behind):
+    (mail, taken), (rcpt, _) = ENVELOPE
+    one, stream = link((mail + rcpt, taken + b"550 nobody\r\n" + behind), (b"", None), offers=["PIPELINING"])
+    assert [reply.code for reply in one.ask(mail, rcpt)] == [250, 550]
+    with pytest.raises(LinkLost) as lost:
+        one.ask(RSET)
+    assert (lost.value.farewell is not None) is (behind[-1:] == b"\n")
+    assert bytes(stream.received).endswith(rcpt)
+
+
 # --- chunks ------------------------------------------------------------------------------------------------------
 
 ENVELOPE = (b"MAIL FROM:<a@a.test>\r\n", b"250 ok\r\n"), (b"RCPT TO:<b@b.test>\r\n", b"250 ok\r\n")

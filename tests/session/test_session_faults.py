@@ -208,7 +208,51 @@ def test_what_is_queued_for_the_client_is_sent_before_it_waits_for_a_place() -> 
     session = again
     again.stream.pieces = [ENVELOPE]
     again.run()
-    assert heard[0].endswith(OK)
+    before_the_search, in_the_queue = heard[:2]
+    assert (before_the_search, in_the_queue.endswith(OK)) == (
+        b"220 mx.test ESMTP ready\r\n",
+        True,
+    )  # nothing is sent for the search alone
+
+
+class Departed(BaseException):
+    """Thrown into a wait, as abort_on_close() does it."""
+
+
+class Waited(ScriptedBackend):
+    """The client leaves while this backend is waited for, at the `at`th read."""
+
+    def __init__(self, at: int) -> None:
+        envelope = (ENVELOPE, b"250 ok\r\n250 ok rcpt\r\n")
+        super().__init__(
+            [(b"", b"220 mta1\r\n"), (b"EHLO mx.test\r\n", b"250-mta1\r\n250 PIPELINING\r\n"), envelope, DATA]
+        )
+        self._reads = at
+
+    def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
+        self._reads -= 1
+        if not self._reads:
+            raise Departed
+        return super().read(deadline, limit)
+
+
+@pytest.mark.parametrize("at", range(1, 5), ids=["greeting", "EHLO", "MAIL and RCPT", "DATA"])
+def test_a_client_that_leaves_while_a_backend_is_waited_for_is_noticed_at_once(at: int) -> None:
+    """Its place in the pool is free, and nobody says that the backend has failed."""
+
+    @contextmanager
+    def attended() -> Iterator[None]:
+        try:
+            yield
+        except Departed:
+            raise StreamLost("client closed the connection") from None
+
+    session = Session([MAIL, None, RCPT, None, b"DATA\r\n", None, b"QUIT\r\n"], Waited(at))
+    session.stream.attended = attended
+    session.run()
+    assert session.end == "connection lost: client closed the connection"
+    [lease] = session.backends.leases
+    assert (lease.released, lease.faults) == (1, [])
 
 
 # --- the process is told to end ---------------------------------------------------------------------------------

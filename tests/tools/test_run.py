@@ -15,6 +15,8 @@ from smtpgate.document import DocumentError
 from tools import run
 from tools.supervisor import Endpoint, ServiceError, check_free
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,6 +17,8 @@ from peers.process import HOST, free_port
 from tools import supervisor
 from tools.supervisor import Endpoint, Service, ServiceError, Supervisor, check_free, readable
 
+pytestmark = pytest.mark.programs
+
 SERVER = """
 import signal, socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.answer.addresses import LIFETIME, RETRY, Addresses, LookupFailedError
+from authsvc.answer.addresses import KNOWN_HOSTS, LIFETIME, RETRY, Addresses, LookupFailedError, _written
 
 
 class Names:
@@ -26,6 +26,12 @@ def test_an_address_is_not_looked_up(clock, host: str, address: str) -> None:
     names = Names()
     assert Addresses(clock, names.lookup).literal(host) == address
     assert names.asked == []
+
+
+def test_whether_a_host_is_an_address_is_asked_once() -> None:
+    _written.cache_clear()
+    assert [_written(host) for host in ("192.0.2.1", "mta1", "mta1")] == ["192.0.2.1", None, None]
+    assert (_written.cache_info().misses, _written.cache_info().maxsize) == (2, KNOWN_HOSTS)
 
 
 def test_a_name_is_looked_up_once_in_its_lifetime(clock) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from authsvc.console.edits import Edits
 from authsvc.console.gate import HEADERS, REFRESH
+from authsvc.console.opening import in_turn
+from authsvc.proof.bulkhead import Bulkhead, OverloadError
 
 GETS = ["/", "/sessions", "/limits", "/denials", "/quotas?subject=ann", "/pools", "/policies"]
 GETS += ["/quotas/subject?limit=msgs&subject=ann%40example.com", "/explain?ip=192.0.2.7&user=ann%40example.com"]
@@ -223,6 +226,23 @@ def test_a_body_without_an_end_is_refused(inside) -> None:
     assert inside.post("/quotas/reset", data={"limit": "x" * 20_000}).status_code == 413
 
 
+def test_comparisons_are_bounded(room, inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes while as many as may be wait is told so, and does not wait for ever in front of the threads."""
+    bulkhead = Bulkhead(at_once=1, waiting=0)
+    compared: list[str] = []
+
+    in_turn(bulkhead)(lambda: compared.append("alone"))
+    with bulkhead.attempt(""):
+        with pytest.raises(OverloadError):
+            in_turn(bulkhead)(lambda: compared.append("too many"))
+        monkeypatch.setattr(Edits, "pending", lambda self: in_turn(bulkhead)(lambda: None))
+        answer = inside.get("/policies")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "Try again." in answer.text
+    assert compared == ["alone"]
+    bulkhead.close()
+
+
 # --- actions ---------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +274,10 @@ def test_a_grant_of_nothing(room, inside, tokens: str) -> None:
 def test_a_backend_is_drained_and_undrained(room, inside, journal) -> None:
     assert post(inside, "/pools/drain", pool="core", backend="mta1").status_code == 303
     assert [(one.pool, one.backend, one.by) for one in room.board.orders()] == [("core", "mta1", "anna (console)")]
-    assert "drained by anna (console)" in inside.get("/pools").text
+    assert "drained by anna (console), 1970-" in inside.get("/pools").text
+    looked = inside.get("/").text
+    assert "core/mta1 takes no sessions: drained by anna (console), 1970-" in looked  # gatectl's words
+    assert "Trouble:" not in looked
     assert post(inside, "/pools/undrain", pool="core", backend="mta1").status_code == 303
     assert room.board.orders() == []
     assert [line[2]["action"] for line in journal.lines if line[1] == "console_action"] == ["drain", "undrain"]

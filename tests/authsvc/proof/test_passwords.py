@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import argon2
 import pytest
 
@@ -88,6 +90,26 @@ def test_a_wrong_password_costs_what_an_unknown_user_costs(
 ) -> None:
     assert cheap.verify(stored, b"wrong") is None
     assert checked == work
+
+
+@pytest.mark.parametrize(
+    ("stored", "slow"),
+    [
+        ((), ["ARGON2ID"]),
+        ((SSHA, CRAM), ["ARGON2ID"]),
+        ((BCRYPT,), ["BLF-CRYPT", "ARGON2ID"]),
+        ((WEAK,), ["ARGON2ID"]),
+    ],
+)
+def test_only_what_takes_long_is_done_elsewhere(cheap: Passwords, stored: tuple[str, ...], slow: list[str]) -> None:
+    elsewhere: list[str] = []
+
+    def run(work: Callable[[StoredForm, bytes], bool], form: StoredForm, password: bytes) -> bool:
+        elsewhere.append(form.scheme)
+        return work(form, password)
+
+    assert cheap.verify(stored, b"wrong", run) is None
+    assert elsewhere == slow
 
 
 @pytest.mark.parametrize("length", [0, 8, 512, 513, 10_000])

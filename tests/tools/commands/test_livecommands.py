@@ -22,12 +22,14 @@ from smtpgate.live import (
     BackendView,
     Counts,
     DenialView,
+    Order,
     PolicyView,
     PoolView,
     Report,
     SessionView,
     SubjectView,
 )
+from smtpgate.policy.store import StoreUnavailable
 from tools.commands.draincommands import BackendName
 from tools.commands.gatectl import gatectl
 
@@ -252,11 +254,13 @@ def test_a_client_that_is_no_address(run: Run, value: str) -> None:
 def test_pools_of_workers_that_do_not_agree(run: Run, board: FolderBoard) -> None:
     board.publish(report())
     board.publish(report(pid=12))
+    board.drain("core", "mta1", "ann@ops")
     (pool,) = report().pools
     up = replace(pool.backends[1], state="up", by=None, reason=None)
     board.publish(report(pid=13, pools=(replace(pool, backends=(pool.backends[0], up)),)))
     first, second = rows(run("pools"))
-    assert first == ["core", "round_robin", "mta1", "10.0.0.1:25", "up", "1", "9", "3", "0", "6"]
+    assert first[:-1] == ["core", "round_robin", "mta1", "10.0.0.1:25", "up", "1", "9", "3", "0", "6"]
+    assert first[-1].startswith("drained by ann@ops, 20")  # the console's words; workers take it up within 4 s
     assert second[4] == "down (2), up (1)"
     assert second[-1] == "down by probe: connect refused"
 
@@ -380,6 +384,39 @@ def test_waiting_for_the_last_session(run: Run, board: FolderBoard, monkeypatch:
         path.unlink()
     done = run("drain", "core/mta1", "--by", "ann", "--wait")
     assert done.stdout == "core/mta1: drained by ann; no session has it any more\n"
+
+
+@pytest.mark.parametrize("store", ["silent", "away"])
+def test_waiting_where_nobody_reports(
+    run: Run, board: FolderBoard, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """It ends, and does not say that no session has the backend."""
+    monkeypatch.setattr("tools.commands.draincommands.LOOK", 0.01)
+    monkeypatch.setattr("tools.commands.draincommands.STALE", 0.05)
+    board.publish(report())
+    ordered = FolderBoard.drain
+
+    def last_words(self: FolderBoard, pool: str, backend: str, by: str) -> Order:
+        order = ordered(self, pool, backend, by)
+        for path in Path(board.public).glob("11-*.json"):
+            path.unlink()
+        if store == "away":
+
+            def away(_self: FolderBoard) -> list[Report]:
+                raise StoreUnavailable("away")
+
+            monkeypatch.setattr(FolderBoard, "reports", away)
+        return order
+
+    monkeypatch.setattr(FolderBoard, "drain", last_words)
+    done = run("drain", "core/mta1", "--by", "ann", "--wait", status=1)
+    assert done.stdout == (
+        "core/mta1: drained by ann; no worker reports, so it is not known whether a session still has it\n"
+    )
+    if store == "silent":
+        done = run("drain", "core/mta1", "--by", "ann", "--wait", "--json", status=1)
+        assert json.loads(done.stdout)["sessions"] is None
+    assert [order.by for order in board.orders()] == ["ann"]
 
 
 def test_completion_knows_the_backends(tmp_path: Path, board: FolderBoard) -> None:

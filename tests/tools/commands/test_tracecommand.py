@@ -98,6 +98,36 @@ def test_following_it_to_its_end(tmp_path: Path, style: str) -> None:
     assert "QUIT" in lines[-1]
 
 
+@pytest.mark.parametrize("way", ["renamed", "renamed and made later", "truncated"])
+def test_following_it_through_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr("tools.commands.tracecommand.LOOK", 0.01)
+    monkeypatch.setattr("tools.commands.tracecommand.FAREWELL", 0.2)
+    log = write(tmp_path / "log", last=False)
+
+    def rotate() -> None:
+        time.sleep(0.1)
+        with log.open("a") as out:
+            if way == "truncated":
+                out.truncate(0)
+            else:
+                log.rename(tmp_path / "log.1")
+                if way == "renamed":
+                    log.touch()
+                time.sleep(0.1)  # the writer has not noticed yet
+                open_journal("json", "info", out).info("auth", session=SESSION, user="late")
+                time.sleep(0.3)
+        with log.open("a") as out:
+            open_journal("json", "info", out).info("auth", session=SESSION, user="new")
+            open_journal("json", "info", out).info("session", session=SESSION, end="said QUIT")
+
+    writer = threading.Thread(target=rotate)
+    writer.start()
+    lines = trace(SESSION, "--follow", "--log", str(log), "--json")
+    writer.join()
+    users = [json.loads(line).get("user") for line in lines]
+    assert users == ["ann", None, *(["late"] if way != "truncated" else []), "new", None]
+
+
 def test_nothing_of_it(tmp_path: Path) -> None:
     log = str(write(tmp_path / "log"))
     done = CliRunner().invoke(gatectl, ["trace", "0" * 16, "--log", log])

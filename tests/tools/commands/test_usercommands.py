@@ -247,7 +247,7 @@ def test_a_terminal_asks_twice_and_shows_nothing() -> None:
             while not shown.endswith(question):
                 shown += os.read(ours, 1024)
             os.write(ours, b"hunter2\n")
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
