@@ -15,7 +15,14 @@ from pathlib import Path  # noqa: E402 - as above
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from authsvc import gunicornconf as _gunicornconf  # noqa: E402 - found through the line above
+try:
+    import compiled as _compiled  # found through the line above
+except ModuleNotFoundError:
+    pass  # installed, compiled or not
+else:
+    _compiled.use_if_wanted()
+
+from authsvc import gunicornconf as _gunicornconf  # noqa: E402 - with the compiled smtpgate, if that is wanted
 from authsvc import startup as _startup  # noqa: E402 - as above
 
 os.environ.setdefault(_startup.CONF_VARIABLE, os.path.relpath(HERE / "authsvc.yaml"))

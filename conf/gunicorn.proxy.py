@@ -10,10 +10,10 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402 - nothing may be imported before the patch
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import sys  # noqa: E402 - as above
+from pathlib import Path  # noqa: E402 - as above
 
-from gunicorn.app import base  # noqa: E402
+from gunicorn.app import base  # noqa: E402 - as above
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
