@@ -20,7 +20,7 @@ class Journal(Protocol):
 class Rows(Protocol):
     """Lines of one event, level info, that always have the same fields."""
 
-    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
+    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
         """A line. values: one for each name, in their order; a float, which must be finite, is told to three digits.
         more: fields that only this line has, behind the others.
         """

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
-from smtpgate.drivers.logline import Stamps, Style, style
+from smtpgate.drivers.logline import Frame, Stamps, Style, style
 from smtpgate.drivers.logoutput import Line, TextOutput, open_output
-from smtpgate.drivers.logqueue import LineQueue, Tally
+from smtpgate.drivers.logqueue import LineQueue, Tally, Unspelt
 from smtpgate.journal import Target
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -69,7 +69,7 @@ class LineJournal:
         return LineJournal(self._style, self._stamps, self._level, self._queue, bound)
 
     def rows(self, event: str, names: Sequence[str]) -> LineRows:
-        return LineRows(self, event, self._style.names(names))
+        return LineRows(self, self._style.frame("info", event, self._bound, names), len(names))
 
     def info(self, event: str, **fields: object) -> None:
         self.write("info", event, fields, time.time())
@@ -94,15 +94,15 @@ class LineJournal:
         if LEVELS[level] >= self._level:
             self._add(level, event, self._style.fields(fields), at)
 
-    def row(
-        self, event: str, names: Sequence[str], values: Sequence[object], more: Mapping[str, object] | None
-    ) -> None:
-        """For `rows`. names: as the style has them."""
+    def later(self, line: Unspelt) -> None:
+        """For `rows`. A line of level info that is spelt when it is written."""
         if LEVELS["info"] >= self._level:
-            spelt = self._style.row(names, values)
-            if more:
-                spelt += self._style.fields(more)
-            self._add("info", event, spelt, time.time())
+            self._queue.add_unspelt(line)
+
+    def spelt(self, frame: Frame, values: tuple[object, ...], more: Mapping[str, object] | None, at: float) -> Line:
+        """A row. at: Unix seconds."""
+        style, stamp = self._style, self._stamps.of(at)
+        return "info", stamp, style.row(frame, stamp, values, style.fields(more) if more else "")
 
     def _add(self, level: str, event: str, spelt: str, at: float) -> None:
         stamp = self._stamps.of(at)
@@ -110,15 +110,33 @@ class LineJournal:
 
 
 class LineRows:
-    """Rows of a LineJournal. names: as its style has them."""
+    """Rows of a LineJournal: `journal.Rows`."""
 
-    __slots__ = ("_event", "_journal", "_names")
+    __slots__ = ("_frame", "_journal", "_width")
 
-    def __init__(self, journal: LineJournal, event: str, names: Sequence[str]) -> None:
+    def __init__(self, journal: LineJournal, frame: Frame, width: int) -> None:
         self._journal = journal
-        self._event = event
-        self._names = names
+        self._frame = frame
+        self._width = width
 
-    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
-        """See journal.Rows."""
-        self._journal.row(self._event, self._names, values, more)
+    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
+        assert len(values) == self._width
+        self._journal.later(_Row(self._journal, self._frame, values, more))
+
+
+class _Row(Unspelt):
+    """One of them, which waits to be spelt."""
+
+    __slots__ = ("_at", "_frame", "_journal", "_more", "_values")
+
+    def __init__(
+        self, journal: LineJournal, frame: Frame, values: tuple[object, ...], more: Mapping[str, object] | None
+    ) -> None:
+        self._journal = journal
+        self._frame = frame
+        self._values = values
+        self._more = more
+        self._at = time.time()
+
+    def line(self) -> Line:
+        return self._journal.spelt(self._frame, self._values, self._more, self._at)

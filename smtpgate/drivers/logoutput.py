@@ -358,4 +358,6 @@ def _native_socket(fileno: int) -> socket.socket:
 
 
 def _octets(lines: Sequence[Line]) -> bytes:
-    return "".join([text + "\n" for _, _, text in lines]).encode("ascii", "backslashreplace")
+    texts = [text for _, _, text in lines]
+    texts.append("")
+    return "\n".join(texts).encode("ascii", "backslashreplace")

@@ -2,12 +2,15 @@
 
 A message must not fail, or wait, for want of a log (reference/security.md section 3): a full disk, a reader that
 stands still or a syslog server that is away costs lines. How many these were is told in the first line that can be
-written again. Owns when lines are written; refuses to know where they go (`logoutput`) and what they say.
+written again. Owns when lines are written, and when those are spelt that need not be at once: one behind the other
+they take half as long as one after each message, while the processor's caches are full of other things. Refuses to
+know where lines go (`logoutput`) and what they say.
 """
 
 from __future__ import annotations
 
 import atexit
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +24,8 @@ MAX_PENDING: Final = 1 << 20
 # Seconds for which lines are gathered: a write costs as much as the making of a line. A process that is killed loses
 # as much.
 GATHER: Final = 0.005
+# Lines that are not spelt yet: what a session's strings take is its client's choice, so few of them wait.
+MAX_UNSPELT: Final = 64
 # Seconds until it is tried again, where nothing could be written.
 RETRY: Final = 0.1
 
@@ -33,6 +38,12 @@ class Tally:
     dropped: int = 0
 
 
+class Unspelt(ABC):
+    @abstractmethod
+    def line(self) -> Line:
+        """The line, with the time at which it was said."""
+
+
 class LineQueue:
     """tell: makes the line that says how many were lost. gathered: lines are written together, from gevent's loop;
     else each at once, for a process that has none or ends soon.
@@ -43,6 +54,7 @@ class LineQueue:
         self._tell = tell
         self._gathered = gathered
         self._lines: list[Line] = []
+        self._unspelt: list[Unspelt] = []  # behind all lines
         self._octets = 0
         self._lost = 0
         self.tally = Tally()
@@ -57,6 +69,29 @@ class LineQueue:
 
     def add(self, line: Line) -> None:
         """Never waits, never raises."""
+        self._spell()
+        self._keep(line)
+        self._see_to_it()
+
+    def add_unspelt(self, unspelt: Unspelt) -> None:
+        """As `add`; it is spelt when it is written, or soon."""
+        self._unspelt.append(unspelt)
+        if len(self._unspelt) >= MAX_UNSPELT:
+            self._spell()
+        self._see_to_it()
+
+    def _see_to_it(self) -> None:
+        if not self._gathered:
+            self.flush()
+        elif not self._waiting:
+            self._flush_in(GATHER)
+
+    def _spell(self) -> None:
+        unspelt, self._unspelt = self._unspelt, []
+        for one in unspelt:
+            self._keep(one.line())
+
+    def _keep(self, line: Line) -> None:
         lines = self.tally.lines
         lines[line[0]] = lines.get(line[0], 0) + 1
         if self._octets >= MAX_PENDING:
@@ -65,13 +100,10 @@ class LineQueue:
         else:
             self._lines.append(line)
             self._octets += len(line[2])
-        if not self._gathered:
-            self.flush()
-        elif not self._waiting:
-            self._flush_in(GATHER)
 
     def flush(self) -> None:
         """Write what can be written now."""
+        self._spell()
         if self._written() and self._lost:
             lost, self._lost = self._lost, 0
             line = self._tell(lost)
@@ -83,7 +115,7 @@ class LineQueue:
 
     def abandon(self) -> None:
         """Close the output, and forget what waits."""
-        self._lines, self._octets, self._lost = [], 0, 0
+        self._lines, self._unspelt, self._octets, self._lost = [], [], 0, 0
         self._output.close()
 
     def _written(self) -> bool:

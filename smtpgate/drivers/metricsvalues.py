@@ -44,11 +44,11 @@ class Counter:
 
     def add(self, labels: Labels = (), amount: float = 1) -> None:
         values = self.values
-        if labels in values:
-            values[labels] += amount
-        else:
+        before = values.get(labels)
+        if before is None:
             labels = _bounded(labels, len(values))
-            values[labels] = values.get(labels, 0) + amount
+            before = values.get(labels, 0)
+        values[labels] = before + amount
 
 
 class Cell:

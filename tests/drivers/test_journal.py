@@ -134,6 +134,12 @@ def test_rows_are_lines_as_any_others(style):
 WHEN = '{"timestamp": "2026-11-22T21:48:57.000001Z'
 
 
+def test_a_row_has_a_value_for_each_name():
+    journal, _ = lines()
+    with pytest.raises(AssertionError):
+        journal.rows("session", ["user", "count"]).add(("ann",))
+
+
 def test_the_level_holds_rows_back():
     journal, out = lines(level="warning")
     journal.rows("session", ["user"]).add(("ann",))

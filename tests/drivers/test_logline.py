@@ -32,21 +32,16 @@ def test_fields_stand_behind_each_other() -> None:
 )
 def test_a_row_is_what_its_fields_are(name: str, value: object) -> None:
     one = style(name)
-    assert one.row(one.names(["first", "x"]), (1, value)) == one.fields({"first": 1, "x": value})
+    row = one.row(one.frame("info", "e", ', "pid": 7', ["first", "x"]), "T", (1, value), one.fields({"more": "y"}))
+    assert row == one.line("T", "info", "e", ', "pid": 7' + one.fields({"first": 1, "x": value, "more": "y"}))
 
 
 @pytest.mark.parametrize(("value", "spelt"), [(0.0, "0.000"), (0.0006, "0.001"), (1.5, "1.500"), (-2.0, "-2.000")])
 def test_a_float_in_a_row_has_three_digits(value: float, spelt: str) -> None:
     for name in ("json", "text"):
         one = style(name)
-        assert one.row(one.names(["x"]), (value,)) == one.names(["x"])[0] + spelt
-
-
-def test_a_row_has_a_value_for_each_name() -> None:
-    for name in ("json", "text"):
-        one = style(name)
-        with pytest.raises(ValueError, match="zip"):
-            one.row(one.names(["a", "b"]), (1,))
+        row = one.row(one.frame("info", "e", "", ["x"]), "T", (value,), "")
+        assert row == one.line("T", "info", "e", one.fields({"x": 1.0}).replace("1.0", spelt))
 
 
 @pytest.mark.parametrize(("value", "spelt"), [(math.inf, "Infinity"), (math.nan, "NaN"), (-math.inf, "-Infinity")])

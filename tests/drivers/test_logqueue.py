@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from smtpgate.drivers.logoutput import Line
-from smtpgate.drivers.logqueue import GATHER, MAX_PENDING, RETRY, LineQueue
+from smtpgate.drivers.logqueue import GATHER, MAX_PENDING, MAX_UNSPELT, RETRY, LineQueue, Unspelt
 
 
 class Disk:
@@ -58,6 +58,45 @@ def test_lines_are_gathered_and_written_together() -> None:
     assert disk.written[-1] == "d"
     gevent.sleep(2 * GATHER)
     assert disk.writes == 2
+
+
+class Later(Unspelt):
+    """Spelt when it is asked for."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.spelt = 0
+
+    def line(self) -> Line:
+        self.spelt += 1
+        return line(self.text)
+
+
+def test_what_is_spelt_later_keeps_its_place() -> None:
+    disk = Disk()
+    queue = queue_of(disk, gathered=True)
+    rows = [Later(text) for text in "abcd"]
+    queue.add_unspelt(rows[0])
+    queue.add_unspelt(rows[1])
+    assert (rows[0].spelt, queue.tally.lines["info"]) == (0, 0)
+    queue.add(line("in between"))
+    queue.add_unspelt(rows[2])
+    gevent.sleep(4 * GATHER)
+    assert (disk.written, disk.writes) == (["a", "b", "in between", "c"], 1)
+    queue.add_unspelt(rows[3])
+    queue.flush()
+    assert disk.written[-1] == "d"
+    assert [row.spelt for row in rows] == [1, 1, 1, 1]
+    assert queue.tally.lines["info"] == 5
+
+
+def test_few_lines_wait_to_be_spelt() -> None:
+    queue = queue_of(Disk(), gathered=True)
+    rows = [Later("x") for _ in range(MAX_UNSPELT)]
+    for row in rows:
+        queue.add_unspelt(row)
+    assert all(row.spelt == 1 for row in rows)
+    queue.flush()
 
 
 def test_what_was_not_taken_is_tried_again_in_order() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpgate.drivers.metrics import METHODS, Metrics, end_of, phase_of
+from smtpgate.drivers.metrics import MAX_UNCOUNTED, METHODS, Metrics, end_of, phase_of
 from smtpgate.drivers.metricsvalues import Families, Labels
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, Timings, TransactionRecord, Who
 from smtpgate.smtp import replies
@@ -76,6 +76,7 @@ def test_a_transaction(families: Families, metrics: Metrics) -> None:
     metrics.transaction(
         replace(TRANSACTION, outcome="reset", accepted=0, rejected=3, reply=None, timings=Timings(), seconds=1.0)
     )
+    metrics.gather()
     assert values(families, "smtpgate_transactions_total") == {
         ("mx", "delivered", "data"): 1,
         ("mx", "refused", "data"): 1,
@@ -91,6 +92,18 @@ def test_a_transaction(families: Families, metrics: Metrics) -> None:
         ("connect",): (2, 0.4),
         ("data",): (2, 0.08),
     }
+
+
+def test_few_records_wait_and_none_is_counted_twice(families: Families, metrics: Metrics) -> None:
+    for count in range(1, 3 * MAX_UNCOUNTED):
+        metrics.transaction(TRANSACTION)
+        metrics.session(SESSION)
+        done = sum(values(families, "smtpgate_sessions_total").values())
+        assert 0 <= count - done <= MAX_UNCOUNTED
+    for _ in range(2):
+        metrics.gather()
+        assert values(families, "smtpgate_sessions_total") == {("mx", "quit"): count}
+        assert values(families, "smtpgate_transactions_total") == {("mx", "delivered", "data"): count}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +167,7 @@ def test_no_text_of_a_client_is_a_label(texts: list[tuple[str, str, str]]) -> No
         metrics.transaction(
             replace(TRANSACTION, who=who, sender=one, recipients=(two,), queue_id=three, outcome=one, transaction=two)
         )
+    metrics.gather()
     known = {"mx", "data", "mail", "rcpt", "auth", "policy", "connect", "accepted", "rejected", "enforced", "other"}
     known |= {"delivered", "refused", "unknown", "abandoned", "granted", *METHODS}
     known |= {"quit", "lost", "timeout", "closed", "limited", "cut"}

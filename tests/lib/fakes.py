@@ -463,7 +463,7 @@ class ListRows:
         self._event = event
         self._names = names
 
-    def add(self, values: Sequence[object], more: Mapping[str, object] | None = None) -> None:
+    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
         fields = dict(zip(self._names, map(_as_json, values), strict=True))
         self._journal.info(self._event, **fields, **(more or {}))
 

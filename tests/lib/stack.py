@@ -51,7 +51,7 @@ CHEAP = {"memory": "8KiB", "passes": 1, "lanes": 1}
 """argon2id as in watch.users_yaml: a wrong password costs no more than a right one, and nothing is upgraded."""
 
 GATHERED = 0.025
-"""Seconds within which a line that was said is written; twice drivers.logqueue.GATHER."""
+"""Seconds within which a line that was said is written; five times drivers.logqueue.GATHER."""
 
 EDIT_TIMEOUT = 2.0
 """Seconds in which an edited policy takes effect; the promise of policies/README.md."""
