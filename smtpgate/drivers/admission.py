@@ -25,13 +25,20 @@ STRESS_ENDS: Final = 0.8
 PER_NETWORK: Final = 500  # ten busy addresses: a university's gateways, an office's NAT
 
 
+# Seconds for which a ban is known without asking the limits' store again: for so long one that was lifted goes on.
+BAN_MEMORY: Final = 5.0
+# Addresses of which that is known; the oldest go first, and cost a question again.
+MAX_BANNED: Final = 10_000
+
+
 class Refusal(enum.Enum):
-    """Why a connection is not let in: the key of conf/proxy.yaml that says so, or what has run out."""
+    """Why a connection is not let in: the key of conf/proxy.yaml that says so, what has run out, or a limit's ban."""
 
     FULL = "max_sessions"
     ADDRESS = "max_sessions_per_ip"
     NETWORK = "max_sessions_per_network"
     DESCRIPTORS = "descriptors"
+    BANNED = "ban"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +66,37 @@ class Stress:
 
 
 class Crowd:
-    """The connections of one listener."""
+    """The connections of one listener, and who is banned there. now: monotonic seconds."""
 
     def __init__(self, limits: AddressLimits) -> None:
         self._limits = limits
         self._addresses: dict[str, int] = {}
         self._networks: dict[str, int] = {}
+        self._banned: dict[str, tuple[float, bytes]] = {}
 
     def __len__(self) -> int:
         """Addresses that are counted."""
         return len(self._addresses)
 
-    def enter(self, host: str) -> Refusal | None:
+    def ban(self, host: str, seconds: float, words: bytes, now: float) -> None:
+        """Nobody from this address enters for so long, BAN_MEMORY at most. words: what it is told."""
+        self._banned.pop(host, None)
+        if len(self._banned) >= MAX_BANNED:
+            del self._banned[next(iter(self._banned))]
+        self._banned[host] = now + min(seconds, BAN_MEMORY), words
+
+    def words(self, host: str) -> bytes:
+        """To an address that is banned; b"" where it is not."""
+        return self._banned.get(host, (0.0, b""))[1]
+
+    def enter(self, host: str, now: float) -> Refusal | None:
         """Count a connection of a textual address, or tell why not. Who has entered must leave."""
         if host == UNIX:
             return None
+        if host in self._banned:
+            if now < self._banned[host][0]:
+                return Refusal.BANNED
+            del self._banned[host]
         network = net_of(host, NETWORK) or host
         address, neighbours = self._addresses.get(host, 0), self._networks.get(network, 0)
         of_address, of_network = self._limits.per_address, self._limits.per_network

@@ -30,6 +30,7 @@ from smtpgate.session.ports import Authenticator, Backends, Names, Ports
 from smtpgate.session.streams import Peer, Proxied, StreamLost, StreamTimeout, TlsInfo
 from smtpgate.smtp import replies
 from smtpgate.smtp.proxyheader import MAX_V2, ProxyHeader, ProxyHeaderError, parse
+from smtpgate.smtp.replies import Reply
 from smtpgate.units import UNIX, PeerNetwork, is_among
 
 TLS_HANDSHAKE_TIMEOUT: Final = flow.TLS_HANDSHAKE_TIMEOUT
@@ -101,13 +102,15 @@ class Gate:
         self._draining = False
         self._stress = Stress(max_sessions)
         self._ports = replace(ports, draining=lambda: self._draining, stressed=lambda: self._stress.on)
-        self._listeners = [(listener, self._ports_of(listener)) for listener in listeners]
         self._journal: Journal = ports.journal
         self._clock: Clock = ports.clock
         self._live: set[SocketStream] = set()
         self._admitted = 0
         crowds = {one.settings.listener: Crowd(one.limits) for one in listeners}
         self._crowds = [crowds[one.settings.listener] for one in listeners]
+        self._listeners = [
+            (one, self._ports_of(one, crowd)) for one, crowd in zip(listeners, self._crowds, strict=True)
+        ]
         self._floods = FloodLog(ports.journal)
         # Who got no session, by listener and reason; all are there from the beginning, since a rate needs one.
         self.refused = {
@@ -139,7 +142,7 @@ class Gate:
             return Refusal.FULL
         host = host_of(address)
         if self._is_a_client(index, host):
-            refusal = self._crowds[index].enter(host)
+            refusal = self._crowds[index].enter(host, self._clock.monotonic())
             if refusal is not None:
                 return refusal
         self._count(1)
@@ -161,7 +164,7 @@ class Gate:
         """Tell a client that was not admitted, and end the connection. Does not block: there is room for the first
         octets that are ever written to a socket.
         """
-        self._refuse(self._listeners[index][0], sock, host_of(address), refusal)
+        self._refuse(index, sock, host_of(address), refusal)
 
     def __call__(self, index: int, sock: gevent.socket.socket, address: Any = None) -> None:
         """Serve one admitted connection to its end. Never raises; the socket is closed on return."""
@@ -200,22 +203,24 @@ class Gate:
             self._serve(listener, ports, stream, None)
             return
         crowd, client = self._crowds[index], proxied.ends.host
-        refusal = crowd.enter(client)
+        refusal = crowd.enter(client, self._clock.monotonic())
         if refusal is not None:
-            self._refuse(listener, sock, client, refusal)
+            self._refuse(index, sock, client, refusal)
             return
         try:
             self._serve(listener, ports, stream, proxied)
         finally:
             crowd.leave(client)
 
-    def _refuse(self, listener: Listener, sock: gevent.socket.socket, client: str, refusal: Refusal) -> None:
+    def _refuse(self, index: int, sock: gevent.socket.socket, client: str, refusal: Refusal) -> None:
+        listener, _ = self._listeners[index]
+        words = self._crowds[index].words(client) if refusal is Refusal.BANNED else WORDS[refusal].wire()
         self.refused[listener.settings.listener, refusal.value] += 1
         self._floods.refused(listener.settings.listener, refusal, client)
         before_tls = listener.settings.protocol.tls == "implicit"
         sock.settimeout(0.0)
         try:
-            sock.send(NO_ROOM_ALERT if before_tls else WORDS[refusal].wire())
+            sock.send(NO_ROOM_ALERT if before_tls else words)
         except OSError:
             pass
         if refusal is Refusal.DESCRIPTORS:
@@ -265,8 +270,11 @@ class Gate:
             return None
         return Proxied(peer.host, Peer(*header.source, *header.destination), _tls_in_front(header))
 
-    def _ports_of(self, listener: Listener) -> Ports:
-        ports = replace(self._ports, names=listener.names)
+    def _ports_of(self, listener: Listener, crowd: Crowd) -> Ports:
+        def banned(address: str, seconds: float, words: Reply) -> None:
+            crowd.ban(address, seconds, words.wire(), self._clock.monotonic())
+
+        ports = replace(self._ports, names=listener.names, banned=banned)
         if listener.authenticator is not None:
             ports = replace(ports, authenticator=listener.authenticator)
         if listener.backends is not None:

@@ -127,7 +127,7 @@ class _Words:
 
     def banned(self, bill: Bill, rest: float, escalated: bool) -> Denial:
         """Whoever is banned is told at once: a tarpit would cost us a session."""
-        return replace(self._say(bill, rest, 0.0, escalated=escalated), delay=0.0)
+        return replace(self._say(bill, rest, 0.0, escalated=escalated), delay=0.0, banned=rest)
 
     def away(self, bill: Bill, retry: float) -> Denial:
         """The store is away, and the limit will not do without."""

@@ -96,7 +96,8 @@ class Denial:
 
     wait: seconds until the bucket could pay (inf: never). retry: the same with jitter, a year at most. hold:
     seconds that the session may wait for tokens before it is told. delay: seconds to wait before the reply is sent.
-    balance: tokens, or free slots, left. source: "file:line" of the limit.
+    balance: tokens, or free slots, left. source: "file:line" of the limit. banned: seconds that the subject's ban
+    lasts yet; 0 where it is none.
     """
 
     limit: str
@@ -109,6 +110,7 @@ class Denial:
     source: str
     wait: float = 0.0
     hold: float = 0.0
+    banned: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Arrival:
         """The limits on connections, then the client's name: who is refused is not looked up."""
         refused = self._policing.ask(Event.CONNECT, self._client.facts, self._account)
         if refused is not None:
+            if refused.banned > 0.0:
+                self._ports.banned(self._client.peer.host, refused.banned, refused.reply.closing())
             return Rejection(refused.reply.closing(), f"refused by {refused.denial.limit}")
         names = self._ports.names
         if names is not None and not self._client.introduced:

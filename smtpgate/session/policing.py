@@ -38,10 +38,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the client is told, and by which limit."""
+    """What the client is told, and by which limit. banned: seconds for which it will be told so, whatever it does."""
 
     denial: DenialRecord
     reply: Reply
+    banned: float = 0.0
 
 
 class Policing:
@@ -149,7 +150,8 @@ class Policing:
             with self._attending():
                 self._ports.clock.sleep(denial.delay)
         text = denial.reply
-        return Refusal(record, Reply(text.code, (f"{text.enhanced} {text.text}",), close=denial.close))
+        reply = Reply(text.code, (f"{text.enhanced} {text.text}",), close=denial.close)
+        return Refusal(record, reply, denial.banned)
 
     def _record(
         self, event: Event, facts: Facts, denial: Denial, *, held: float = 0.0, shadow: bool = False

@@ -363,7 +363,8 @@ class Draining(Protocol):
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a session is handed. names: None asks nobody for the names of clients. stressed: whether the process
-    has hardly a place left for another session.
+    has hardly a place left for another session. banned: told of an address that a limit keeps out for so many
+    seconds, and with which words.
     """
 
     authenticator: Authenticator | None
@@ -379,3 +380,4 @@ class Ports:
     spool: MakeSpool
     names: Names | None = None
     stressed: Callable[[], bool] = bool
+    banned: Callable[[str, float, Reply], None] = lambda address, seconds, words: None

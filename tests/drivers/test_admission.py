@@ -2,11 +2,20 @@
 
 import pytest
 
-from smtpgate.drivers.admission import PER_ADDRESS, PER_NETWORK, AddressLimits, Crowd, Refusal, Stress
+from smtpgate.drivers.admission import (
+    BAN_MEMORY,
+    MAX_BANNED,
+    PER_ADDRESS,
+    PER_NETWORK,
+    AddressLimits,
+    Crowd,
+    Refusal,
+    Stress,
+)
 
 
-def entered(crowd, *hosts):
-    return [crowd.enter(host) for host in hosts]
+def entered(crowd, *hosts, now=0.0):
+    return [crowd.enter(host, now) for host in hosts]
 
 
 def test_an_address_has_so_many():
@@ -14,6 +23,29 @@ def test_an_address_has_so_many():
     assert entered(crowd, *["192.0.2.1"] * 3, "192.0.2.2") == [None, None, Refusal.ADDRESS, None]
     crowd.leave("192.0.2.1")
     assert entered(crowd, "192.0.2.1", "192.0.2.1") == [None, Refusal.ADDRESS]
+
+
+@pytest.mark.parametrize(("seconds", "known"), [(2.0, 2.0), (900.0, BAN_MEMORY)])
+def test_a_ban_is_known_for_a_while(seconds, known):
+    crowd = Crowd(AddressLimits())
+    crowd.ban("192.0.2.1", seconds, b"454 4.7.0 go away\r\n", 100.0)
+    assert entered(crowd, "192.0.2.1", "192.0.2.2", now=100.0 + known - 0.1) == [Refusal.BANNED, None]
+    assert (crowd.words("192.0.2.1"), crowd.words("192.0.2.2")) == (b"454 4.7.0 go away\r\n", b"")
+    assert len(crowd) == 1  # it was not counted
+    assert entered(crowd, "192.0.2.1", now=100.0 + known) == [None]
+    assert crowd.words("192.0.2.1") == b""
+
+
+def test_bans_that_are_known_are_bounded_and_the_oldest_go_first():
+    crowd = Crowd(AddressLimits())
+    hosts = [f"2001:db8::{number:x}" for number in range(MAX_BANNED)]
+    for host in hosts:
+        crowd.ban(host, 5.0, b"x", 0.0)
+    crowd.ban(hosts[0], 5.0, b"y", 1.0)  # now it is the youngest
+    crowd.ban("192.0.2.1", 5.0, b"x", 1.0)
+    expected = [Refusal.BANNED, None, Refusal.BANNED]
+    assert entered(crowd, hosts[0], hosts[1], "192.0.2.1", now=1.0) == expected
+    assert crowd.words(hosts[0]) == b"y"
 
 
 @pytest.mark.parametrize(

@@ -415,6 +415,7 @@ def test_beyond_max_sessions_a_client_is_told_until_there_is_room(make_world):
         ("demo", "max_sessions_per_ip"): 0,
         ("demo", "max_sessions_per_network"): 0,
         ("demo", "descriptors"): 0,
+        ("demo", "ban"): 0,
         ("demo", "proxy_protocol"): 0,
     }
     assert world.journal.of("flood") == [
@@ -480,6 +481,39 @@ def test_a_refused_client_that_speaks_first_hears_why(make_world):
     client.close()
     turns()
     assert len(world.gate.lingering) == 0
+
+
+def banned(seconds):
+    gone = ReplyText(454, "4.7.0", "go away")
+    return Decision(Denial("net", "x", gone, 900.0, 0.0, False, 0.0, "p:1", wait=900.0, banned=seconds))
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(900.0, 1), (0.0, 2)])
+def test_who_is_banned_is_told_so_again_without_a_session(make_world, seconds, asked):
+    """seconds: of the ban; a limit that refuses without one is asked each time."""
+    policy = FakePolicy(lambda event, facts: banned(seconds))
+    world = make_world(policy)
+    crowd = Crowded(world)
+    heard = []
+    for _ in range(2):
+        client, refusal = crowd.connect()
+        heard.append((refusal, everything(client)))
+    words = b"454 4.7.0 go away\r\n"
+    assert heard == [(None, words), (None if asked == 2 else Refusal.BANNED, words)]
+    assert len(policy.events) == len(world.journal.of("session")) == asked
+    assert [line["reason"] for line in world.journal.of("flood")] == ["ban"] * (2 - asked)
+    assert world.gate.refused["demo", "ban"] == 2 - asked
+
+
+def test_a_client_behind_a_proxy_is_banned_and_not_the_proxy(make_world):
+    world = make_world(FakePolicy(lambda event, facts: banned(900.0)), proxies=HERE)
+    for count in (1, 1, 2):
+        client, session = world.client()
+        client.sendall(b"PROXY TCP4 192.0.2.%d 127.0.0.1 1 25\r\n" % (6 + count))
+        assert everything(client) == b"454 4.7.0 go away\r\n"
+        session.join(30)
+    assert [line["client"] for line in world.journal.of("session")] == ["192.0.2.7", "192.0.2.8"]
+    assert [line["client"] for line in world.journal.of("flood")] == ["192.0.2.7"]
 
 
 def test_where_tls_comes_first_the_refusal_is_an_alert(make_world, tls):

@@ -176,6 +176,7 @@ def test_the_banned_hear_the_limit_that_banned_them_at_once() -> None:
     denial = banned("b", a=False, b=False).denial
     assert denial is not None
     assert (denial.limit, denial.subject, denial.wait, denial.retry) == ("b", "net", 40.0, 40.0)
+    assert denial.banned == 40.0
     assert (denial.delay, denial.close, denial.reply.text) == (0.0, True, "rate limit b (), retry in 40s")
 
 
