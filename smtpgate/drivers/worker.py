@@ -74,8 +74,7 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         garbage = Keeper()
         sessions = Servants(gate)
         reserve = ReserveDescriptor()
-        # One connection a wake-up where there are several of us, or the first worker awake takes them all.
-        most = 1 if self.cfg.workers > 1 else acceptor.MAX_ACCEPT
+        most = acceptor.MAX_ACCEPT_SHARED if self.cfg.workers > 1 else acceptor.MAX_ACCEPT
 
         def serve(*connection: Any) -> None:
             garbage.session_begins()

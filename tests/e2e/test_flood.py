@@ -22,6 +22,7 @@ from statistics import median
 import pytest
 from flood import Attack, Flood, cpu_seconds, honest_clients
 from peers.process import HOST, free_port, wait_until
+from peers.redis import Redis
 from rawclient import RawClient
 from recorder import Recorder
 from stack import SUBMISSION, UNSHARED, Stack
@@ -63,7 +64,10 @@ NUMBER = re.compile(rb"\AMessage-ID: <(\d+)@honest>\r\n")
 
 
 @pytest.mark.timeout(300)
-def test_honest_clients_are_served_in_a_flood(start_stack: Callable[..., Stack], tmp_path: Path) -> None:
+def test_honest_clients_are_served_in_a_flood(
+    redis_server: Redis, start_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    """In Redis, the workers know of each other's guessers, and whom the auth service has banned."""
     with Recorder(HOST, free_port()) as backend:
         stack = start_stack(
             [backend.address],
@@ -72,6 +76,7 @@ def test_honest_clients_are_served_in_a_flood(start_stack: Callable[..., Stack],
             pool=UNSHARED,
             policy={"limits.yaml": LIMITS},
             users=users_yaml({"test": "1234"}),
+            store=redis_server.unix_uri,
             proxy={"graceful_timeout": "1s"},
         )
         honest_clients(tmp_path, stack.proxy, CLIENTS, 1.0, first=9_000_000)  # nobody is measured while it wakes up
@@ -79,9 +84,9 @@ def test_honest_clients_are_served_in_a_flood(start_stack: Callable[..., Stack],
         attack = Attack(tmp_path, Flood(stack.proxy, SECONDS + 2, **SIZE))
         try:
             wait_until(lambda: len(stack.log_events("auth")) > 3 * CLIENTS, "the flood has begun")
-            before = _cpu(stack, attack)
+            before = _cpu(stack, redis_server, attack)
             flooded = honest_clients(tmp_path, stack.proxy, CLIENTS, SECONDS, first=1_000_000)
-            used = {name: (now - before[name]) / SECONDS for name, now in _cpu(stack, attack).items()}
+            used = {name: (now - before[name]) / SECONDS for name, now in _cpu(stack, redis_server, attack).items()}
             damage = attack.result()
         finally:
             attack.stop()
@@ -146,7 +151,7 @@ def _is_let_in(stack: Stack) -> bool:
         return client.reply().startswith(b"220 ")
 
 
-def _cpu(stack: Stack, attack: Attack) -> Mapping[str, float]:
+def _cpu(stack: Stack, store: Redis, attack: Attack) -> Mapping[str, float]:
     """Seconds that each part has used."""
     assert stack.auth_process is not None
     return {
@@ -154,4 +159,5 @@ def _cpu(stack: Stack, attack: Attack) -> Mapping[str, float]:
         "auth service": sum(cpu_seconds(pid) for pid in stack.auth_process.members()),
         "the flood's generator": cpu_seconds(attack.pid),
         "backend": cpu_seconds(os.getpid()),
+        "Redis": sum(cpu_seconds(pid) for pid in store.members()),
     }

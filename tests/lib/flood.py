@@ -43,7 +43,8 @@ GUESSING: Final = 2000  # connections of those at once: a wrong login waits for 
 class Flood:
     """connections: opened evenly over the time, or over `opening` seconds, and held for `hold` seconds each.
     drippers: an octet a second each. logins: wrong ones a second, each with another password, by connections that
-    come anew. nice: the generator's, up to 19, with which it runs when nobody else wants to.
+    come anew; one whose connection is refused counts. nice: the generator's, up to 19, with which it runs when nobody
+    else wants to.
     """
 
     address: tuple[str, int]
@@ -71,7 +72,7 @@ class Damage:
 
     @property
     def logins(self) -> float:
-        """Wrong logins a second that were answered."""
+        """Wrong logins a second that were answered, at AUTH or at the door."""
         return sum(count for code, count in self.answers.items() if code) / self.seconds
 
 
@@ -268,13 +269,7 @@ class _Attacker:
         crowd = gevent.pool.Pool(max(1, hard - SPARE - plan["drippers"] - GUESSING))
         parts: list[gevent.Greenlet[..., Any]] = [
             gevent.spawn(self._evenly, plan["connections"] / opening, _sources(2), crowd, self._hold, opening),
-            gevent.spawn(
-                self._evenly,
-                plan["logins"] / SESSION_LOGINS,
-                _guessers(),
-                gevent.pool.Pool(GUESSING),
-                self._guess,
-            ),
+            gevent.spawn(self._guess_on, plan["logins"], _guessers(), gevent.pool.Pool(GUESSING)),
             *(
                 gevent.spawn(self._drip, source)
                 for source, _ in zip(_sources(20), range(plan["drippers"]), strict=False)
@@ -295,6 +290,14 @@ class _Attacker:
                 if pool.free_count() > 0:
                     pool.spawn(one, next(sources))
                 done += 1
+            gevent.sleep(0.01)
+
+    def _guess_on(self, rate: float, sources: Iterator[str], pool: gevent.pool.Pool) -> None:
+        """So many logins a second are tried. A connection that is turned away at the door is one of them."""
+        while (now := time.monotonic()) < self._until:
+            due = (now - self._began) * rate
+            while sum(self.answers.values()) + SESSION_LOGINS * len(pool) < due and pool.free_count() > 0:
+                pool.spawn(self._guess, next(sources))
             gevent.sleep(0.01)
 
     def _hold(self, source: str) -> None:
