@@ -6,6 +6,7 @@ The fixtures that start Postfix, nginx, HAProxy and Redis are in peers/fixtures.
 from __future__ import annotations
 
 import gc
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):  # one of several processes (pytest-xdist)
         order = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: order.get(item.path, len(order) + (item.path not in slow)))
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """What runs once more begins with programs of its own: those that the module shares have met the first try, whose
+    buckets are empty, sessions open and lines in the log. Whoever comes next starts them anew.
+    """
+    if item.stash.get(_FAILED, False) and item.get_closest_marker("flaky"):
+        item.stash[_FAILED] = False
+        item.session._setupstate.teardown_exact(None)  # first: pytest-rerunfailures would keep what is shared
+    return (yield)
 
 
 def pytest_collection_finish() -> None:
