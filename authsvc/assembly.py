@@ -43,7 +43,6 @@ from smtpgate.clock import Clock, SystemClock
 from smtpgate.drivers import metricsgather
 from smtpgate.drivers.decisionlog import DecisionLog
 from smtpgate.drivers.journal import open_journal
-from smtpgate.drivers.metricsports import counted_store
 from smtpgate.drivers.metricsserver import open_metrics
 from smtpgate.drivers.metricsvalues import Families
 from smtpgate.drivers.probes import Probes
@@ -109,7 +108,7 @@ def build(started: Started) -> WSGIApplication:
         reason = "whoever can connect may try passwords; expected secret, tls with client_ca, or a loopback address"
         journal.warning("open_to_all", bind=str(config.bind), reason=reason)
     families = None if started.metrics is None else Families()
-    store = counted_store(open_store(config.store, clock=clock, journal=journal), families, clock)
+    store = open_store(config.store, clock=clock, journal=journal, families=families)
     engine = Engine(
         store,
         clock,

@@ -106,7 +106,7 @@ def build_gate(started: Started, node: NodeFile | None, metrics: MetricsFolder |
     counting = ProxyMetrics(metrics, clock, journal)
     lines = Lines(joined=lambda key: _held(key, live, counting))
     engine = Engine(
-        counting.store(open_store(conf.store, clock=clock, journal=journal)),
+        open_store(conf.store, clock=clock, journal=journal, families=counting.families),
         clock,
         chance,
         host=conf.server_name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 
 class Journal(Protocol):
@@ -17,19 +17,25 @@ class Journal(Protocol):
     def error(self, event: str, **fields: object) -> None: ...
 
 
-class Rows(Protocol):
+Record = TypeVar("Record")
+Told = TypeVar("Told", contravariant=True)
+Row = tuple[tuple[object, ...], Mapping[str, object] | None]
+"""Values of a line that always has the same fields, one for each name, in their order: a float, which must be finite,
+is told to three digits. And fields that only this line has, behind the others.
+"""
+
+
+class Rows(Protocol[Told]):
     """Lines of one event, level info, that always have the same fields."""
 
-    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
-        """A line. values: one for each name, in their order; a float, which must be finite, is told to three digits.
-        more: fields that only this line has, behind the others.
-        """
+    def add(self, record: Told) -> None:
+        """A line about something that does not change any more: the line may be spelt later."""
 
 
 class RowJournal(Journal, Protocol):
     """A journal for what is told of every message: the names of such lines are spelt once."""
 
-    def rows(self, event: str, names: Sequence[str]) -> Rows: ...
+    def rows(self, event: str, names: Sequence[str], row: Callable[[Record], Row]) -> Rows[Record]: ...
 
 
 @dataclass(frozen=True, slots=True)

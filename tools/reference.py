@@ -111,7 +111,7 @@ def events() -> dict[str, set[str]]:
                 for event in _events_of(node, texts):
                     fields = found.setdefault(event, set())
                     fields.update(one.arg for one in node.keywords if one.arg is not None)
-                if isinstance(node.func, ast.Attribute) and node.func.attr == "rows" and len(node.args) == 2:
+                if isinstance(node.func, ast.Attribute) and node.func.attr == "rows" and len(node.args) == 3:
                     event_text, names = _text(node.args[0]), _constants(tree).get(ast.unparse(node.args[1]))
                     if event_text is not None and names is not None:
                         found.setdefault(event_text, set()).update(names)

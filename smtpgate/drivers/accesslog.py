@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from smtpgate.journal import RowJournal
+from smtpgate.journal import Row, RowJournal
 from smtpgate.session.observing import LiveSession
 from smtpgate.session.records import AuthRecord, DenialRecord, SessionRecord, TransactionRecord, Who
 
@@ -42,34 +42,14 @@ class AccessLog:
 
     def __init__(self, journal: RowJournal) -> None:
         self._journal = journal
-        self._sessions = journal.rows("session", SESSION)
-        self._transactions = journal.rows("transaction", TRANSACTION)
+        self._sessions = journal.rows("session", SESSION, _session)
+        self._transactions = journal.rows("transaction", TRANSACTION, _transaction)
 
     def opened(self, session: LiveSession) -> None:
         """A session has nothing to say before its end."""
 
     def session(self, record: SessionRecord) -> None:
-        who = record.who
-        more: dict[str, object] | None = None
-        if who.via or record.impostures:
-            more = _via(who)
-            if record.impostures:
-                more["impostures"] = record.impostures
-        self._sessions.add(
-            (
-                who.session,
-                who.client,
-                who.listener,
-                who.user,
-                who.name,
-                who.helo,
-                who.tls,
-                record.transactions,
-                record.seconds,
-                record.end,
-            ),
-            more,
-        )
+        self._sessions.add(record)
 
     def authentication(self, record: AuthRecord) -> None:
         fields = record.who.fields()
@@ -98,44 +78,68 @@ class AccessLog:
             self._journal.warning("denied", **fields, held=round(record.held, 3))
 
     def transaction(self, record: TransactionRecord) -> None:
-        who, reply, timings = record.who, record.reply, record.timings
-        more: dict[str, object] | None = None
-        if who.via or record.denial is not None or record.forwarded:
-            more = _via(who)
-            if record.denial is not None:
-                more |= _limit(record.denial)
-            if record.forwarded:
-                more["xforward"] = record.forwarded
-        self._transactions.add(
-            (
-                who.session,
-                who.client,
-                who.listener,
-                who.user,
-                who.name,
-                who.helo,
-                who.tls,
-                record.transaction,
-                record.sender,
-                record.accepted,
-                record.recipients,
-                record.rejected,
-                record.size,
-                record.seconds,
-                timings.auth,
-                timings.policy,
-                timings.connect,
-                timings.data,
-                record.pool,
-                record.route,
-                record.backend,
-                record.replays,
-                None if reply is None else f"{reply.code} {reply.text}",
-                record.queue_id,
-                record.outcome,
-            ),
-            more,
-        )
+        self._transactions.add(record)
+
+
+def _session(record: SessionRecord) -> Row:
+    who = record.who
+    more: dict[str, object] | None = None
+    if who.via or record.impostures:
+        more = _via(who)
+        if record.impostures:
+            more["impostures"] = record.impostures
+    values = (
+        who.session,
+        who.client,
+        who.listener,
+        who.user,
+        who.name,
+        who.helo,
+        who.tls,
+        record.transactions,
+        record.seconds,
+        record.end,
+    )
+    return values, more
+
+
+def _transaction(record: TransactionRecord) -> Row:
+    who, reply, timings = record.who, record.reply, record.timings
+    more: dict[str, object] | None = None
+    if who.via or record.denial is not None or record.forwarded:
+        more = _via(who)
+        if record.denial is not None:
+            more |= _limit(record.denial)
+        if record.forwarded:
+            more["xforward"] = record.forwarded
+    values = (
+        who.session,
+        who.client,
+        who.listener,
+        who.user,
+        who.name,
+        who.helo,
+        who.tls,
+        record.transaction,
+        record.sender,
+        record.accepted,
+        record.recipients,
+        record.rejected,
+        record.size,
+        record.seconds,
+        timings.auth,
+        timings.policy,
+        timings.connect,
+        timings.data,
+        record.pool,
+        record.route,
+        record.backend,
+        record.replays,
+        None if reply is None else f"{reply.code} {reply.text}",
+        record.queue_id,
+        record.outcome,
+    )
+    return values, more
 
 
 def _via(who: Who) -> dict[str, object]:

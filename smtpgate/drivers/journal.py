@@ -7,13 +7,13 @@ brings the lines of gunicorn and of libraries. Secrets never reach it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Final, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Generic, TextIO
 
 from smtpgate.drivers.logline import Frame, Stamps, Style, style
 from smtpgate.drivers.logoutput import Line, TextOutput, open_output
 from smtpgate.drivers.logqueue import LineQueue, Tally, Unspelt
-from smtpgate.journal import Target
+from smtpgate.journal import Record, Row, Target
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 # Of the line that tells how many were lost.
@@ -68,8 +68,8 @@ class LineJournal:
         bound = self._bound + self._style.fields(fields)
         return LineJournal(self._style, self._stamps, self._level, self._queue, bound)
 
-    def rows(self, event: str, names: Sequence[str]) -> LineRows:
-        return LineRows(self, self._style.frame("info", event, self._bound, names), len(names))
+    def rows(self, event: str, names: Sequence[str], row: Callable[[Record], Row]) -> LineRows[Record]:
+        return LineRows(self, self._style.frame("info", event, self._bound, names), row)
 
     def info(self, event: str, **fields: object) -> None:
         self.write("info", event, fields, time.time())
@@ -99,9 +99,11 @@ class LineJournal:
         if LEVELS["info"] >= self._level:
             self._queue.add_unspelt(line)
 
-    def spelt(self, frame: Frame, values: tuple[object, ...], more: Mapping[str, object] | None, at: float) -> Line:
+    def spelt(self, frame: Frame, row: Row, at: float) -> Line:
         """A row. at: Unix seconds."""
         style, stamp = self._style, self._stamps.of(at)
+        values, more = row
+        assert len(values) == len(frame.names)
         return "info", stamp, style.row(frame, stamp, values, style.fields(more) if more else "")
 
     def _add(self, level: str, event: str, spelt: str, at: float) -> None:
@@ -109,34 +111,33 @@ class LineJournal:
         self._queue.add((level, stamp, self._style.line(stamp, level, event, self._bound + spelt)))
 
 
-class LineRows:
+class LineRows(Generic[Record]):
     """Rows of a LineJournal: `journal.Rows`."""
 
-    __slots__ = ("_frame", "_journal", "_width")
+    __slots__ = ("_frame", "_journal", "_row")
 
-    def __init__(self, journal: LineJournal, frame: Frame, width: int) -> None:
+    def __init__(self, journal: LineJournal, frame: Frame, row: Callable[[Record], Row]) -> None:
         self._journal = journal
         self._frame = frame
-        self._width = width
+        self._row = row
 
-    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
-        assert len(values) == self._width
-        self._journal.later(_Row(self._journal, self._frame, values, more))
+    def add(self, record: Record) -> None:
+        self._journal.later(_UnspeltRow(self, record))
+
+    def line(self, record: Record, at: float) -> Line:
+        """at: Unix seconds."""
+        return self._journal.spelt(self._frame, self._row(record), at)
 
 
-class _Row(Unspelt):
-    """One of them, which waits to be spelt."""
+class _UnspeltRow(Unspelt, Generic[Record]):
+    """One of them, which waits."""
 
-    __slots__ = ("_at", "_frame", "_journal", "_more", "_values")
+    __slots__ = ("_at", "_record", "_rows")
 
-    def __init__(
-        self, journal: LineJournal, frame: Frame, values: tuple[object, ...], more: Mapping[str, object] | None
-    ) -> None:
-        self._journal = journal
-        self._frame = frame
-        self._values = values
-        self._more = more
+    def __init__(self, rows: LineRows[Record], record: Record) -> None:
+        self._rows = rows
+        self._record = record
         self._at = time.time()
 
     def line(self) -> Line:
-        return self._journal.spelt(self._frame, self._values, self._more, self._at)
+        return self._rows.line(self._record, self._at)

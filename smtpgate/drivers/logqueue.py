@@ -23,9 +23,9 @@ from smtpgate.drivers.logoutput import Line, Output
 MAX_PENDING: Final = 1 << 20
 # Seconds for which lines are gathered: a write costs as much as the making of a line. A process that is killed loses
 # as much.
-GATHER: Final = 0.005
+GATHER: Final = 0.01
 # Lines that are not spelt yet: what a session's strings take is its client's choice, so few of them wait.
-MAX_UNSPELT: Final = 64
+MAX_UNSPELT: Final = 16
 # Seconds until it is tried again, where nothing could be written.
 RETRY: Final = 0.1
 
@@ -69,7 +69,8 @@ class LineQueue:
 
     def add(self, line: Line) -> None:
         """Never waits, never raises."""
-        self._spell()
+        if self._unspelt:
+            self._spell()
         self._keep(line)
         self._see_to_it()
 

@@ -45,7 +45,7 @@ _ENDS: Final = (
 OTHER_END: Final = "other"
 
 # Records that wait to be counted.
-MAX_UNCOUNTED: Final = 64
+MAX_UNCOUNTED: Final = 16
 
 
 class Metrics:
@@ -78,13 +78,16 @@ class Metrics:
         self._transaction_seconds = families.histogram(
             "smtpgate_transaction_duration_seconds", "From MAIL to the last reply.", LONG, "listener"
         )
-        self._phase_seconds = families.histogram(
+        phase_seconds = families.histogram(
             "smtpgate_transaction_phase_duration_seconds",
             "Of each transaction with a recipient, the time that went by for auth_http, the limits, the search for a "
             "backend, the text.",
             SHORT,
             "phase",
         )
+        self._auth, self._policy, self._connect, self._data = [
+            phase_seconds.cell((phase,)) for phase in ("auth", "policy", "connect", "data")
+        ]
         self._size = families.histogram(
             "smtpgate_message_size_bytes", "Of messages that were delivered.", SIZES, "listener"
         )
@@ -153,11 +156,11 @@ class Metrics:
         self._transaction_seconds.observe(listener, record.seconds)
         if record.accepted:
             self._recipients.add((*listener, "accepted"), record.accepted)
-            timings, observe = record.timings, self._phase_seconds.observe
-            observe(("auth",), timings.auth)
-            observe(("policy",), timings.policy)
-            observe(("connect",), timings.connect)
-            observe(("data",), timings.data)
+            timings = record.timings
+            self._auth.observe(timings.auth)
+            self._policy.observe(timings.policy)
+            self._connect.observe(timings.connect)
+            self._data.observe(timings.data)
         if record.rejected:
             self._recipients.add((*listener, "rejected"), record.rejected)
         if record.replays:

@@ -1,20 +1,16 @@
-"""The store of the limits and the backends, with a count and a clock beside each call.
+"""What is counted of the backends, and of the store of the limits.
 
-Owns what is counted there; what is done is the wrapped one's. Nothing is added to what a caller sees.
+Owns what is counted there; what is done is theirs. Nothing is added to what a caller sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.drivers.metrics import SHORT
 from smtpgate.drivers.metricsvalues import Families
-from smtpgate.policy.bucket import MemoryBuckets
-from smtpgate.policy.model import Slot
-from smtpgate.policy.rules import Limiter
-from smtpgate.policy.store import LEASE, BanCheck, BucketStore, Charge, Claim, StoreUnavailable, Taken
 from smtpgate.routing.model import Failover
 from smtpgate.session.ports import (
     Attending,
@@ -36,53 +32,16 @@ DIRECT: Final = "_direct"
 NOBODY: Final = ""
 
 
-def counted_store(store: BucketStore, families: Families | None, clock: Clock) -> BucketStore:
-    """The store itself where nobody counts, or where it is this process' memory: a decision there costs 2 us."""
-    if families is None or isinstance(store, MemoryBuckets):
-        return store
-    return CountedStore(store, families, clock)
+class StoreCounts:
+    """Of a store in Redis; one that is this process' memory decides in 2 us, and never fails."""
 
-
-class CountedStore:
-    """A `policy.store.BucketStore`. Only decisions are timed: the rest waits for nobody."""
-
-    def __init__(self, store: BucketStore, families: Families, clock: Clock) -> None:
-        self._store = store
-        self._monotonic = clock.monotonic
-        self._seconds = families.histogram(
+    def __init__(self, families: Families) -> None:
+        self.seconds = families.histogram(
             "smtpgate_store_duration_seconds", "Of a decision in the limits' store.", STORE
-        )
-        self._failures = families.counter(
+        ).cell()
+        self.failures = families.counter(
             "smtpgate_store_failures_total", "Decisions that the store gave no answer for, at once or in time."
         )
-        self.give = store.give
-        self.release = store.release
-        self.note = store.note
-        self.seen = store.seen
-
-    def take(
-        self,
-        charges: Sequence[Charge],
-        *,
-        debit: bool = True,
-        count: bool = False,
-        claims: Sequence[Claim] = (),
-        bans: Sequence[BanCheck] = (),
-    ) -> Taken:
-        began = self._monotonic()
-        try:
-            return self._store.take(charges, debit=debit, count=count, claims=claims, bans=bans)
-        except StoreUnavailable:
-            self._failures.add()
-            raise
-        finally:
-            self._seconds.observe((), self._monotonic() - began)
-
-    def renew(self, slots: Sequence[Slot], lease: float = LEASE) -> None:
-        self._store.renew(slots, lease)
-
-    def configure(self, limiter: Limiter) -> None:
-        self._store.configure(limiter)
 
 
 class BackendCounts:

@@ -15,12 +15,11 @@ from smtpgate.drivers.listener import Gate
 from smtpgate.drivers.listenertls import ListenerTls
 from smtpgate.drivers.metrics import Metrics
 from smtpgate.drivers.metricsfolder import MetricsFolder
-from smtpgate.drivers.metricsports import BackendCounts, CountedBackends, counted_store
+from smtpgate.drivers.metricsports import BackendCounts, CountedBackends
 from smtpgate.drivers.metricsserver import WorkerMetrics, open_metrics
 from smtpgate.drivers.metricsvalues import Families
 from smtpgate.drivers.policyfile import FolderStatus
 from smtpgate.policy.engine import Engine
-from smtpgate.policy.store import BucketStore
 from smtpgate.session.observing import Records
 from smtpgate.session.ports import Backends
 
@@ -37,6 +36,11 @@ class ProxyMetrics:
         self._leases = None if folder is None else BackendCounts(self._families, clock)
 
     @property
+    def families(self) -> Families | None:
+        """Where more may be counted."""
+        return None if self._folder is None else self._families
+
+    @property
     def readers(self) -> tuple[Records, ...]:
         """Who is told of the sessions' records."""
         return () if self._records is None else (self._records,)
@@ -45,9 +49,6 @@ class ProxyMetrics:
         """A session stands in line for a limit (`drivers.holds`)."""
         if self._records is not None:
             self._records.held(limit)
-
-    def store(self, store: BucketStore) -> BucketStore:
-        return store if self._folder is None else counted_store(store, self._families, self._clock)
 
     def backends(self, backends: Backends) -> Backends:
         return backends if self._leases is None else CountedBackends(backends, self._leases)

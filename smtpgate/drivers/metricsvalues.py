@@ -52,13 +52,19 @@ class Counter:
 
 
 class Cell:
-    """One distribution. counts: of each bucket alone, the last of them beyond every bound."""
+    """One distribution. bounds: the histogram's. counts: of each bucket alone, the last of them beyond all bounds."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("_least", "bounds", "counts", "sum")
 
-    def __init__(self, buckets: int) -> None:
-        self.counts = [0] * buckets
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self._least = bounds[0]
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[0 if value <= self._least else bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
 
 class Histogram:
@@ -69,15 +75,18 @@ class Histogram:
     def __init__(self, name: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> None:  # noqa: A002 - prometheus_client's word
         self.family = Family(name, help, labels)
         self.bounds = bounds
-        self.cells: dict[Labels, Cell] = {} if labels else {(): Cell(len(bounds) + 1)}
+        self.cells: dict[Labels, Cell] = {} if labels else {(): Cell(bounds)}
 
-    def observe(self, labels: Labels, value: float) -> None:
+    def cell(self, labels: Labels = ()) -> Cell:
+        """For who observes with the same labels again and again."""
         cell = self.cells.get(labels)
         if cell is None:
             labels = _bounded(labels, len(self.cells))
-            cell = self.cells.setdefault(labels, Cell(len(self.bounds) + 1))
-        cell.counts[bisect_left(self.bounds, value)] += 1
-        cell.sum += value
+            cell = self.cells.setdefault(labels, Cell(self.bounds))
+        return cell
+
+    def observe(self, labels: Labels, value: float) -> None:
+        self.cell(labels).observe(value)
 
 
 Merge = Literal["sum", "max", "min"]

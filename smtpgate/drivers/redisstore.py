@@ -23,6 +23,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from smtpgate.clock import Clock
 from smtpgate.drivers import redisscript
+from smtpgate.drivers.metricsports import StoreCounts
 from smtpgate.drivers.rediscall import ScriptCaller, script_caller, within
 from smtpgate.drivers.redisscript import SCRIPT, Question
 from smtpgate.drivers.servants import Servants
@@ -143,7 +144,8 @@ class RedisBuckets:
 
     open_storage is called with a timeout when the first decision is made, again until it returns (a cluster that is
     down at start raises there), and when the timeout is edited. timeout: seconds for each of connect and reply; the
-    storage must be opened with those socket timeouts and without retries (`store.open_store` does).
+    storage must be opened with those socket timeouts and without retries (`store.open_store` does). counts: of
+    decisions; the rest waits for nobody.
     """
 
     def __init__(
@@ -154,11 +156,13 @@ class RedisBuckets:
         timeout: float = DEFAULT_TIMEOUT,
         breaker: Breaker | None = None,
         journal: Journal | None = None,
+        counts: StoreCounts | None = None,
     ) -> None:
         self._open_storage = open_storage
         self._timeout = timeout
         self._breaker = breaker or Breaker(clock)
         self._journal = journal
+        self._counts = counts
         self._queue: deque[_Ask[Any]] = deque()
         self._flights = 0
         self._carriers = Servants(self._fly, MAX_IN_FLIGHT)
@@ -184,7 +188,18 @@ class RedisBuckets:
         """See BucketStore.take. Waits at most 2 x timeout, whatever Redis does; then StoreUnavailable."""
         if not (charges or claims or bans):
             return NOTHING
-        return self._ask(redisscript.take(charges, debit=debit, count=count, claims=claims, bans=bans))
+        question = redisscript.take(charges, debit=debit, count=count, claims=claims, bans=bans)
+        counts = self._counts
+        if counts is None:
+            return self._ask(question)
+        began = self._clock.monotonic()
+        try:
+            return self._ask(question)
+        except StoreUnavailable:
+            counts.failures.add()
+            raise
+        finally:
+            counts.seconds.observe(self._clock.monotonic() - began)
 
     def give(self, charges: Sequence[Charge]) -> None:
         self._ask(redisscript.give(charges))

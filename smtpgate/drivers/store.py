@@ -18,6 +18,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from smtpgate.clock import Clock
+from smtpgate.drivers.metricsports import StoreCounts
+from smtpgate.drivers.metricsvalues import Families
 from smtpgate.drivers.rediskeys import KEY_PREFIX
 from smtpgate.drivers.redisstore import DEFAULT_TIMEOUT, MAX_IN_FLIGHT, Breaker, RedisBuckets
 from smtpgate.journal import Journal
@@ -37,10 +39,12 @@ def open_store(
     timeout: float = DEFAULT_TIMEOUT,
     breaker: Breaker | None = None,
     journal: Journal | None = None,
+    families: Families | None = None,
 ) -> BucketStore:
     """The store that `uri` names (conf/proxy.yaml `store`).
 
-    timeout: seconds for each of connect and reply, never retried; the policies' `limiter` may change it. Raises
+    timeout: seconds for each of connect and reply, never retried; the policies' `limiter` may change it. families:
+    where decisions are counted. Raises
     ValueError, without any part of the URI, for what `policy.storeuri` or redis-py refuses. Connects to nothing:
     Redis may be down now and come later.
     """
@@ -62,7 +66,8 @@ def open_store(
         except (ConfigurationError, ValueError, TypeError):
             # Their texts may quote the URI, and with it a password.
             raise ValueError(f"store is refused by the Redis client; expected {EXPECTED_STORE}") from None
-    return RedisBuckets(storage, clock, timeout=timeout, breaker=breaker, journal=journal)
+    counts = None if families is None else StoreCounts(families)
+    return RedisBuckets(storage, clock, timeout=timeout, breaker=breaker, journal=journal, counts=counts)
 
 
 def bucket_store(storage: Storage, clock: Clock) -> BucketStore:

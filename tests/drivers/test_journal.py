@@ -125,7 +125,7 @@ def test_bound_fields_are_in_every_line():
 def test_rows_are_lines_as_any_others(style):
     journal, out = lines(style)
     journal = journal.bind(pid=7)
-    journal.rows("session", ["user", "count"]).add(("ann", 3), {"end": "quit"})
+    journal.rows("session", ["user", "count"], lambda name: ((name, 3), {"end": "quit"})).add("ann")
     journal.info("session", user="ann", count=3, end="quit")
     row, line = out.getvalue().splitlines()
     assert row[len(WHEN) :].partition(" ")[2] == line[len(WHEN) :].partition(" ")[2]
@@ -137,12 +137,12 @@ WHEN = '{"timestamp": "2026-11-22T21:48:57.000001Z'
 def test_a_row_has_a_value_for_each_name():
     journal, _ = lines()
     with pytest.raises(AssertionError):
-        journal.rows("session", ["user", "count"]).add(("ann",))
+        journal.rows("session", ["user", "count"], lambda name: ((name,), None)).add("ann")
 
 
 def test_the_level_holds_rows_back():
     journal, out = lines(level="warning")
-    journal.rows("session", ["user"]).add(("ann",))
+    journal.rows("session", ["user"], lambda name: ((name,), None)).add("ann")
     assert out.getvalue() == ""
 
 

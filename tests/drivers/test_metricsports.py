@@ -14,60 +14,13 @@ from smtpgate.drivers.metricsports import (
     NOBODY,
     BackendCounts,
     CountedBackends,
-    counted_store,
 )
 from smtpgate.drivers.metricsvalues import Families
-from smtpgate.policy.bucket import MemoryBuckets
-from smtpgate.policy.store import Charge, StoreUnavailable, Taken
 from smtpgate.routing.model import Failover
 from smtpgate.session.ports import AddressTarget, BackendRefused, DialFailed, PoolTarget, Seeker, Target
 from smtpgate.smtp import replies
 
-CHARGE = Charge("msgs:ann", 1.0, 10.0)
 SEEKER = Seeker("192.0.2.7", None, "example.com")
-
-
-class SlowStore:
-    """A store that takes 30 ms, and may be away."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self._buckets = MemoryBuckets(clock)
-        self.away = False
-        self.give = self._buckets.give
-        self.release = self._buckets.release
-        self.note = self._buckets.note
-        self.seen = self._buckets.seen
-        self.renew = self._buckets.renew
-        self.configure = self._buckets.configure
-
-    def take(self, charges: Collection[Charge], **how: object) -> Taken:
-        self._clock.sleep(0.03)
-        if self.away:
-            raise StoreUnavailable("it is away")
-        return self._buckets.take(list(charges), **how)  # type: ignore[arg-type]
-
-
-def test_a_store_is_timed_and_its_failures_are_counted() -> None:
-    clock, families = ManualClock(), Families()
-    store = SlowStore(clock)
-    counted = counted_store(store, families, clock)  # type: ignore[arg-type]
-    assert counted.take([CHARGE], debit=True, count=True).balances == (9.0,)
-    counted.give([CHARGE])
-    store.away = True
-    with pytest.raises(StoreUnavailable, match="it is away"):
-        counted.take([CHARGE])
-    (failures,), (seconds,) = families.counters, families.histograms
-    assert failures.values == {(): 1}
-    assert (sum(seconds.cells[()].counts), round(seconds.cells[()].sum, 6)) == (2, 0.06)
-    assert seconds.cells[()].counts[seconds.bounds.index(0.05)] == 2
-
-
-def test_where_nobody_counts_nothing_is_between() -> None:
-    clock = ManualClock()
-    memory, slow = MemoryBuckets(clock), SlowStore(clock)
-    assert counted_store(memory, Families(), clock) is memory
-    assert counted_store(slow, None, clock) is slow  # type: ignore[comparison-overlap, arg-type]
 
 
 class Given:

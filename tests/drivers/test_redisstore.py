@@ -20,6 +20,7 @@ from peers.process import Process
 from peers.redis import Redis
 
 from smtpgate.clock import SystemClock
+from smtpgate.drivers.metricsvalues import Families
 from smtpgate.drivers.redisstore import MAX_BATCH, Breaker, RedisBuckets
 from smtpgate.drivers.store import open_storage, open_store
 from smtpgate.policy.model import Slot
@@ -76,6 +77,30 @@ def test_the_contract_of_every_store(redis_server: Redis, store: RedisBuckets) -
     check_store(lambda: store, SystemClock(), run="r", examples=60, longest_pause=0.02)
     check_events(lambda: store, run="e", examples=60)
     check_cases(lambda: store, run="c")
+
+
+def test_decisions_are_timed_and_failures_counted(tmp_path: Path) -> None:
+    families = Families()
+    peer = Redis(tmp_path)
+    store = buckets(peer.uri, families=families)
+    try:
+        store.take([Charge("timed", NEVER, 10.0)])
+        store.give([Charge("timed", NEVER, 10.0)])  # for which nobody waits
+    finally:
+        peer.stop()
+    with pytest.raises(StoreUnavailable):
+        store.take([Charge("timed", NEVER, 10.0)])
+    (failures,), (seconds,) = families.counters, families.histograms
+    cell = seconds.cells[()]
+    assert failures.values == {(): 1}
+    assert sum(cell.counts) == 2
+    assert 0.0 < cell.sum < 5.0
+
+
+def test_memory_decides_too_soon_to_be_timed() -> None:
+    families = Families()
+    open_store("memory://", clock=SystemClock(), families=families)
+    assert families == Families()
 
 
 def test_a_unix_socket_is_the_same_store(redis_server: Redis, store: RedisBuckets) -> None:

@@ -6,12 +6,13 @@ tested with the real peer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 from smtpgate.clock import Deadline
 from smtpgate.drivers.accesslog import AccessLog
+from smtpgate.journal import Row
 from smtpgate.policy.model import ALLOWED, Decision, Event, Facts, Paid, Shape, Slot
 from smtpgate.routing.model import BackendSettings, BackendTls, Failover
 from smtpgate.session.link import BackendLink
@@ -458,12 +459,14 @@ class FakeAuthenticator:
 class ListRows:
     """Lines of a ListJournal whose fields are always the same."""
 
-    def __init__(self, journal: ListJournal, event: str, names: Sequence[str]) -> None:
+    def __init__(self, journal: ListJournal, event: str, names: Sequence[str], row: Callable[[Any], Row]) -> None:
         self._journal = journal
         self._event = event
         self._names = names
+        self._row = row
 
-    def add(self, values: tuple[object, ...], more: Mapping[str, object] | None = None) -> None:
+    def add(self, record: Any) -> None:
+        values, more = self._row(record)
         fields = dict(zip(self._names, map(_as_json, values), strict=True))
         self._journal.info(self._event, **fields, **(more or {}))
 
@@ -490,8 +493,8 @@ class ListJournal:
     def error(self, event: str, **fields: object) -> None:
         self.lines.append(("error", event, fields))
 
-    def rows(self, event: str, names: Sequence[str]) -> ListRows:
-        return ListRows(self, event, names)
+    def rows(self, event: str, names: Sequence[str], row: Callable[[Any], Row]) -> ListRows:
+        return ListRows(self, event, names, row)
 
     def of(self, event: str) -> list[dict[str, object]]:
         return [fields for _, name, fields in self.lines if name == event]

@@ -169,6 +169,7 @@ class Gate(Contender):
 
     name = "smtpgate"
     compiled = True
+    observed = True
 
     def __init__(self, folder: Path, setting: Setting) -> None:
         store = folder / "redis"
@@ -193,11 +194,7 @@ class Gate(Contender):
                 listeners=[listener],
                 policy={"limits.yaml": LIMITS, **unrelated(setting.entries)},
                 pool={"xclient": "off"},  # as nginx above: the backend hears the same from both
-                proxy={
-                    "metrics": {"bind": f"{HOST}:{metrics[1]}"},
-                    "max_sessions": MAX_SESSIONS,
-                    "log": {"level": "info", "format": "json"},
-                },
+                proxy={"max_sessions": MAX_SESSIONS} | self.observation(metrics),
                 auth_url=OWN if setting.auth else None,
                 auth_http={"cache": setting.kept},
                 users=setting.users,
@@ -221,6 +218,13 @@ class Gate(Contender):
         """What it runs under, where `chosen` is what the operator would take."""
         return chosen
 
+    @classmethod
+    def observation(cls, metrics: tuple[str, int]) -> dict[str, object]:
+        """Of proxy.yaml: what is told of the messages, and where. metrics: an address to ask for them."""
+        if not cls.observed:
+            return {"log": {"level": "warning"}}
+        return {"metrics": {"bind": f"{metrics[0]}:{metrics[1]}"}, "log": {"level": "info", "format": "json"}}
+
     def proxies(self) -> Sequence[int]:
         return self._stack.process.members()
 
@@ -236,6 +240,8 @@ class Gate(Contender):
         """Compiled, if it should be, and counting. Raises NotAsAskedError."""
         if self.compiled and compiled.VARIABLE in self._stack.output():
             raise NotAsAskedError(f"{self.name} runs plain Python: its sources have changed since they were compiled")
+        if not self.observed:
+            return
         connection = http.client.HTTPConnection(*metrics, timeout=5)
         try:
             connection.request("GET", "/metrics")
@@ -244,6 +250,13 @@ class Gate(Contender):
             connection.close()
         if status != http.client.OK:
             raise NotAsAskedError(f"{self.name}: GET /metrics is answered with {status}")
+
+
+class UnobservedGate(Gate):
+    """smtpgate without metrics, whose log tells of nothing but trouble: what it costs to observe."""
+
+    name = "unobserved"
+    observed = False
 
 
 class PlainGate(Gate):
@@ -264,7 +277,7 @@ class VenvGate(PlainGate):
 
 
 KINDS: Final[dict[str, type[Direct | Forwarder | MailProxy | Gate]]] = {
-    one.name: one for one in (Direct, Forwarder, MailProxy, Gate, PlainGate, VenvGate)
+    one.name: one for one in (Direct, Forwarder, MailProxy, Gate, UnobservedGate, PlainGate, VenvGate)
 }
 OURS: Final = tuple(name for name, kind in KINDS.items() if issubclass(kind, Gate))
 
