@@ -25,14 +25,14 @@ STRESS_ENDS: Final = 0.8
 PER_NETWORK: Final = 500  # ten busy addresses: a university's gateways, an office's NAT
 
 
-# Seconds for which a ban is known without asking the limits' store again: for so long one that was lifted goes on.
-BAN_MEMORY: Final = 5.0
-# Addresses of which that is known; the oldest go first, and cost a question again.
+# Addresses that are known to be banned; the oldest go first, and cost a session again.
 MAX_BANNED: Final = 10_000
 
 
 class Refusal(enum.Enum):
-    """Why a connection is not let in: the key of conf/proxy.yaml that says so, what has run out, or a limit's ban."""
+    """Why a connection is not let in: the key of conf/proxy.yaml that says so, what has run out, or that the address
+    is banned: by a limit, or for a guess that had no place (`drivers.authhttp`).
+    """
 
     FULL = "max_sessions"
     ADDRESS = "max_sessions_per_ip"
@@ -79,11 +79,11 @@ class Crowd:
         return len(self._addresses)
 
     def ban(self, host: str, seconds: float, words: bytes, now: float) -> None:
-        """Nobody from this address enters for so long, BAN_MEMORY at most. words: what it is told."""
+        """Nobody from this address enters for so many seconds. words: what it is told."""
         self._banned.pop(host, None)
         if len(self._banned) >= MAX_BANNED:
             del self._banned[next(iter(self._banned))]
-        self._banned[host] = now + min(seconds, BAN_MEMORY), words
+        self._banned[host] = now + seconds, words
 
     def words(self, host: str) -> bytes:
         """To an address that is banned; b"" where it is not."""

@@ -1,7 +1,8 @@
 """The Authenticator that asks auth_http servers: which one, for how long, and when not to ask at all.
 
 Owns the total deadline over everything that a question takes, the order of servers, the grants that are kept
-(authcache), and that guessers have waited for each other before that deadline begins (authlane). A single server and
+(authcache), that guessers have waited for each other before that deadline begins (authlane), and that whose guess has
+no place there is kept out for a while. A single server and
 its connections are authserver's, what is said is authwire's.
 
 The server that answered last is asked first; one that failed is asked last, until another one fails. The next
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from gevent import Timeout
@@ -36,6 +38,9 @@ SECRET_OCTETS: Final = 32
 NOT_ASKED: Final = "no auth server was asked: none of them answers"
 # RFC 4954 section 6: the client may try again. In the words of our auth service, which says so where it is too much.
 TOO_MANY_GUESSES: Final = AuthRefused("454 4.7.0", "Too many logins in progress, try again later", wait=1.0)
+# Seconds without a session for an address whose guess had no place in the lane: its next ones would have none either,
+# and each costs a greeting, an EHLO and a wait of the queue. From where somebody has logged in nobody is kept out.
+KEEP_OUT: Final = 30.0
 
 
 class _Overdue(BaseException):
@@ -120,7 +125,9 @@ class AuthHttp:
             with self._lane.turn(query):
                 answer = self._ask(query)
         except OverloadError:
-            return TOO_MANY_GUESSES
+            if self._lane.is_known(query):
+                return TOO_MANY_GUESSES
+            return replace(TOO_MANY_GUESSES, keep_out=KEEP_OUT)
         self._lane.heard(query, answer)
         return answer
 

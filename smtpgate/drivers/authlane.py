@@ -4,7 +4,8 @@ The service answers one question after the other, and a flood of wrong passwords
 of an honest client. Which login is wrong is not known before it is asked; but a flood comes from where the last guess
 has failed, and an honest client does not, or has logged in from there since. So whoever comes from a network that has
 failed, with a name that has not succeeded there, waits for its turn (`turns`); everybody else is asked about at once.
-In peace there is nobody in the lane, and it costs a look into two dictionaries.
+In peace there is nobody in the lane, and it costs a look into two dictionaries. In a flood the lane has a twentieth
+of what it could use: the service is there for the honest.
 
 Owns who is suspected of guessing, and for how long. Refuses to know what is asked, and of whom.
 """
@@ -23,6 +24,8 @@ from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefus
 # Questions at once of all in the lane together, of each worker process. One would leave the service idle while its
 # answer travels.
 PLACES: Final = 2
+# A place rests for so many times as long as its question took.
+REST: Final = 19.0
 # More of them wait: what a worker that is full of guessers (listener.MAX_SESSIONS) has, a tenth at once.
 WAITING: Final = 1000
 # Seconds, half of auth_http's timeout: beyond them the service is too slow for as many as there are.
@@ -39,10 +42,16 @@ class Lane:
     """Of one process."""
 
     def __init__(
-        self, clock: Clock, places: int = PLACES, waiting: int = WAITING, max_wait: float = MAX_WAIT
+        self,
+        clock: Clock,
+        places: int = PLACES,
+        waiting: int = WAITING,
+        max_wait: float = MAX_WAIT,
+        rest: float = REST,
     ) -> None:
-        self._turns = Turns(at_once=places, waiting=waiting, max_wait=max_wait)
+        self._turns = Turns(at_once=places, waiting=waiting, max_wait=max_wait, rest=rest)
         self._failed: _Recent[str] = _Recent(clock)
+        self._known: _Recent[str] = _Recent(clock)
         self._welcome: _Recent[tuple[str, bytes]] = _Recent(clock)
 
     def turn(self, query: AuthQuery) -> AbstractContextManager[None]:
@@ -54,12 +63,18 @@ class Lane:
             return nullcontext()
         return self._turns.attempt(network)
 
+    def is_known(self, query: AuthQuery) -> bool:
+        """Whether anybody has logged in from this client's network."""
+        return network_of(query.peer.host) in self._known
+
     def heard(self, query: AuthQuery, answer: AuthAnswer) -> None:
         """What the service said. A 4xx may be its own fault, and says nothing of the client."""
         if query.method == "none":
             return
         if isinstance(answer, AuthGranted):
-            self._welcome.add((network_of(query.peer.host), query.user))
+            network = network_of(query.peer.host)
+            self._known.add(network)
+            self._welcome.add((network, query.user))
         elif isinstance(answer, AuthRefused) and answer.code.startswith("5"):
             network = network_of(query.peer.host)
             self._failed.add(network)

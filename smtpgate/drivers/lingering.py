@@ -9,11 +9,14 @@ It costs no greenlet, and nothing of what sessions may have: connections here ar
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any, Final
 
 import gevent
 from gevent.monkey import get_original
+
+from smtpgate.drivers.descriptors import KERNEL_POLL
 
 LINGER_TIMEOUT: Final = 2.0  # seconds; nginx's lingering_timeout is 5, for bodies of HTTP
 LINGER_OCTETS: Final = 1 << 20  # of one connection; a text that is streamed at us blindly
@@ -22,6 +25,13 @@ READ_SIZE: Final = 1 << 16
 LIBEV_READ: Final = 1
 
 _Socket: Final[type[socket.socket]] = get_original("socket", "socket")
+
+
+def unread(sock: socket.socket) -> bool:
+    """Whether octets wait that nobody has read, or the peer has ended. Without them a close is no RST."""
+    poller = KERNEL_POLL()
+    poller.register(sock.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 class Lingering:

@@ -19,7 +19,7 @@ from smtpgate.clock import Clock, Deadline
 from smtpgate.drivers.admission import AddressLimits, Crowd, Refusal, Stress
 from smtpgate.drivers.descriptors import close_now
 from smtpgate.drivers.floodlog import FloodLog
-from smtpgate.drivers.lingering import MAX_LINGERING, Lingering
+from smtpgate.drivers.lingering import MAX_LINGERING, Lingering, unread
 from smtpgate.drivers.listenertls import NO_ROOM_ALERT, ListenerTls
 from smtpgate.drivers.metricsserver import WorkerMetrics
 from smtpgate.drivers.peek import PeerGone, peek, take
@@ -223,8 +223,9 @@ class Gate:
             sock.send(NO_ROOM_ALERT if before_tls else words)
         except OSError:
             pass
-        if refusal is Refusal.DESCRIPTORS:
-            close_now(sock.detach())  # the next client needs this one
+        if refusal is Refusal.DESCRIPTORS or (refusal is Refusal.BANNED and not unread(sock)):
+            # The next client needs this one; or it is a flood's, and has not spoken before its turn.
+            close_now(sock.detach())
         else:
             self.lingering.take(sock.detach())
 

@@ -1,6 +1,7 @@
 """Who is next, where few things can be done at once and strangers ask for many.
 
-Owns two bounds and a turn. `at_once` attempts are under way, `waiting` more may queue. Who is next goes by turns
+Owns two bounds and a turn. `at_once` attempts are under way, `waiting` more may queue; behind an attempt its slot may
+rest, so that all of them together never have more than a share of what they ask for. Who is next goes by turns
 among the networks that wait, so that a stranger's thousand attempts cost somebody elsewhere the wait of one; and when
 the queue is full it is the newest attempt of the network with the most that is told to come back (fair queueing that
 drops from the fattest flow, as in RFC 8290 section 4.1). Refuses to know what is attempted.
@@ -9,16 +10,20 @@ drops from the fattest flow, as in RFC 8290 section 4.1). Refuses to know what i
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import gevent
 from gevent.event import AsyncResult
 
 # Bits of an IPv6 address that are one network: what one customer is given (RFC 6177), and Dovecot's
 # PENALTY_IPV6_MASK_BITS. An IPv4 address is one by itself.
 IPV6_PREFIX: Final = 48
+# Seconds that a slot rests at most: what is slow by itself is not made slower by as many times.
+MAX_REST: Final = 1.0
 
 
 class OverloadError(Exception):
@@ -39,10 +44,13 @@ def network_of(client: str) -> str:
 
 
 class Turns:
-    """For the greenlets of one process. A slot is free only while nobody waits. max_wait: seconds in the queue."""
+    """For the greenlets of one process. A slot is free only while nobody waits. max_wait: seconds in the queue.
+    rest: the seconds that a slot rests for each that an attempt has held it, MAX_REST at most in all.
+    """
 
-    def __init__(self, *, at_once: int, waiting: int, max_wait: float) -> None:
+    def __init__(self, *, at_once: int, waiting: int, max_wait: float, rest: float = 0.0) -> None:
         self._max_wait = max_wait
+        self._rest = rest
         self._free = at_once
         self._most = waiting
         self._waiting = 0
@@ -53,10 +61,15 @@ class Turns:
     def attempt(self, network: str) -> Iterator[None]:
         """Wait for a slot and hold it. Raises OverloadError, at once or while it waits."""
         self._enter(network)
+        began = time.monotonic()
         try:
             yield
         finally:
-            self._leave()
+            rest = min(MAX_REST, self._rest * (time.monotonic() - began))
+            if rest > 0.0:
+                gevent.spawn_later(rest, self._leave)
+            else:
+                self._leave()
 
     def _enter(self, network: str) -> None:
         if self._free > 0:

@@ -19,6 +19,8 @@ from smtpgate.smtp import replies
 from smtpgate.smtp.replies import Reply
 
 MAX_SHOWN: Final = 64  # octets of what an early talker said, in the log
+# Seconds for which a ban is known without asking the limits' store again: for so long one that was lifted goes on.
+BAN_MEMORY: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Arrival:
         refused = self._policing.ask(Event.CONNECT, self._client.facts, self._account)
         if refused is not None:
             if refused.banned > 0.0:
-                self._ports.banned(self._client.peer.host, refused.banned, refused.reply.closing())
+                known = min(refused.banned, BAN_MEMORY)
+                self._ports.banned(self._client.peer.host, known, refused.reply.closing())
             return Rejection(refused.reply.closing(), f"refused by {refused.denial.limit}")
         names = self._ports.names
         if names is not None and not self._client.introduced:

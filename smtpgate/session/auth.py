@@ -38,6 +38,8 @@ from smtpgate.smtp.server import ServerProtocol
 # An auth server that only ever says WAIT would hold a client for good: nginx does so at full speed
 # (reference/auth_http.md section 6.3). Ten questions are more than any shaping needs.
 MAX_WAIT_ANSWERS: Final = 10
+# What an address hears that is kept out, instead of a greeting (RFC 5321 section 4.2.2).
+DOOR_WORDS: Final = replies.reply(421, "4.7.0 Too many failed logins, try again later", close=True)
 SALT_OCTETS: Final = 8  # nginx draws 31 bits; a guess must not be worth trying
 
 
@@ -166,9 +168,12 @@ class Login:
         if isinstance(answer, AuthGranted):
             return answer if self._leads_anywhere(answer) else unavailable
         if isinstance(answer, AuthRefused):
+            reply = replies.parse(f"{answer.code} {answer.text}", close=answer.wait <= 0)
+            if answer.keep_out > 0:
+                self._ports.banned(self._client.peer.host, answer.keep_out, DOOR_WORDS)
             if answer.wait > 0:
                 self._pause(answer.wait)
-            return replies.parse(f"{answer.code} {answer.text}", close=answer.wait <= 0)
+            return reply
         assert isinstance(answer, AuthUnavailable)
         self._unavailable(answer.reason)
         return unavailable

@@ -71,12 +71,14 @@ class AuthGranted:
 class AuthRefused:
     """code is Auth-Error-Code ("535 5.7.0", "550"), validated; text is Auth-Status, printable ASCII.
 
-    wait: seconds to pause before the reply; 0 closes the connection after it (auth_http.md section 6.3).
+    wait: seconds to pause before the reply; 0 closes the connection after it (auth_http.md section 6.3). keep_out:
+    seconds for which nobody from the client's address is to have a session.
     """
 
     code: str
     text: str
     wait: float
+    keep_out: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,8 +365,8 @@ class Draining(Protocol):
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a session is handed. names: None asks nobody for the names of clients. stressed: whether the process
-    has hardly a place left for another session. banned: told of an address that a limit keeps out for so many
-    seconds, and with which words.
+    has hardly a place left for another session. banned: told of an address that gets no session for so
+    many seconds, and with which words.
     """
 
     authenticator: Authenticator | None

@@ -23,9 +23,10 @@ from peers.fixtures import StartNginx
 from peers.process import HOST, free_port
 from turns import turns
 
+from smtpgate.clock import SystemClock
 from smtpgate.drivers.authbreaker import PAUSE
-from smtpgate.drivers.authhttp import NOT_ASKED, TOO_MANY_GUESSES, AuthHttp
-from smtpgate.drivers.authlane import PLACES, WAITING
+from smtpgate.drivers.authhttp import KEEP_OUT, NOT_ASKED, TOO_MANY_GUESSES, AuthHttp
+from smtpgate.drivers.authlane import PLACES, Lane
 from smtpgate.drivers.authwire import MAX_HEAD, write_request
 from smtpgate.drivers.stream import SocketStream
 from smtpgate.session.ports import AuthGranted, AuthQuery, AuthRefused, AuthUnavailable
@@ -814,30 +815,45 @@ def test_nginx_answers_us(open_auth: Open, nginx_mail: StartNginx) -> None:
 
 # --- guessers ---
 
+WRONG = b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nAuth-Error-Code: 535 5.7.8\r\nContent-Length: 0\r\n\r\n"
+
 
 def test_guesses_stand_in_nobodys_way(auth_server: Any, open_auth: Open) -> None:
     """PLACES at once of who has failed; an honest client beside them is asked about at once."""
-    wrong = b"HTTP/1.1 200 OK\r\nAuth-Status: no\r\nAuth-Error-Code: 535 5.7.8\r\nContent-Length: 0\r\n\r\n"
     let_go = Event()
 
     def behave(sock: gevent.socket.socket, n: int) -> None:
         guess = b"198.51.100.1" in auth_server.requests[n - 1]
         if guess and n > 1:
             let_go.wait()
-        sock.sendall(wrong if guess else OK)
+        sock.sendall(WRONG if guess else OK)
 
     auth_server.behave = behave
     auth = open_auth(auth_server.url(), timeout=20.0)
+    auth._lane = Lane(SystemClock(), waiting=3, rest=0.0)
     guess = replace(QUERY, peer=replace(QUERY.peer, host="198.51.100.1"))
     refused = auth.ask(guess)
     assert isinstance(refused, AuthRefused)
-    guesses = [gevent.spawn(auth.ask, guess) for _ in range(PLACES + WAITING + 1)]
+    guesses = [gevent.spawn(auth.ask, guess) for _ in range(PLACES + 4)]
     with gevent.Timeout(10):
         while len(auth_server.requests) < 1 + PLACES or not any(one.ready() for one in guesses):
             gevent.sleep(0.001)
     assert auth.ask(QUERY) == GRANTED
     assert len(auth_server.requests) == 1 + PLACES + 1
-    assert [one.value for one in guesses if one.ready()] == [TOO_MANY_GUESSES]
+    assert [one.value for one in guesses if one.ready()] == [replace(TOO_MANY_GUESSES, keep_out=KEEP_OUT)]
     let_go.set()
     gevent.joinall(guesses, timeout=10, raise_error=True)
-    assert [one.value for one in guesses].count(refused) == PLACES + WAITING
+    assert [one.value for one in guesses].count(refused) == PLACES + 3
+
+
+def test_nobody_is_kept_out_from_where_somebody_has_logged_in(auth_server: Any, open_auth: Open) -> None:
+    """Whoever mistypes a password behind the same address as a guesser."""
+    auth_server.behave = lambda sock, n: sock.sendall(WRONG if n > 1 else OK)
+    auth = open_auth(auth_server.url())
+    auth._lane = Lane(SystemClock(), places=1, waiting=0)
+    assert auth.ask(QUERY) == GRANTED
+    somebody = replace(QUERY, user=b"somebody")
+    assert isinstance(auth.ask(somebody), AuthRefused)
+    with auth._lane.turn(replace(somebody, user=b"else")):
+        assert auth.ask(somebody) == TOO_MANY_GUESSES
+    assert len(auth_server.requests) == 2

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from fakes import ManualClock
 
-from smtpgate.drivers.authlane import MAX_KEPT, MEMORY, Lane
+from smtpgate.drivers.authlane import MAX_KEPT, MEMORY, REST, Lane
 from smtpgate.drivers.turns import OverloadError
 from smtpgate.session.ports import AuthAnswer, AuthGranted, AuthQuery, AuthRefused, AuthUnavailable, AuthWait
 from smtpgate.session.streams import Peer
@@ -30,8 +30,8 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def lane(clock: ManualClock) -> Lane:
-    """With one place, and none to wait in."""
-    return Lane(clock, places=1, waiting=0)
+    """With one place, and none to wait in; it does not rest."""
+    return Lane(clock, places=1, waiting=0, rest=0.0)
 
 
 def waits(lane: Lane, asked: AuthQuery) -> bool:
@@ -88,6 +88,19 @@ def test_a_relay_that_asks_for_an_envelope_guesses_nothing(lane: Lane) -> None:
     assert not waits(lane, query(method="none"))
 
 
+def test_a_network_is_known_from_which_somebody_has_logged_in(lane: Lane, clock: ManualClock) -> None:
+    assert not lane.is_known(query())
+    lane.heard(query(), WRONG)
+    assert not lane.is_known(query())
+    lane.heard(query(user=b"bob"), GRANTED)
+    assert lane.is_known(query())
+    assert not lane.is_known(query("192.0.2.8"))
+    lane.heard(query(user=b"bob"), WRONG)
+    assert lane.is_known(query())
+    clock.sleep(MEMORY)
+    assert not lane.is_known(query())
+
+
 def test_it_is_forgotten_after_a_while(lane: Lane, clock: ManualClock) -> None:
     lane.heard(query(), WRONG)
     clock.sleep(MEMORY - 1)
@@ -103,8 +116,22 @@ def test_no_more_are_kept_than_there_is_room_for(lane: Lane) -> None:
     assert waits(lane, query("10.0.0.1"))
 
 
+def test_a_place_rests_behind_a_guess_and_nobody_else_waits_for_it(clock: ManualClock) -> None:
+    lane = Lane(clock, places=1, waiting=0, rest=REST)
+    lane.heard(query(), WRONG)
+    with lane.turn(query()):
+        gevent.sleep(0.01)
+    with pytest.raises(OverloadError), lane.turn(query()):
+        pass
+    with lane.turn(query("192.0.2.8")):
+        pass
+    gevent.sleep(REST * 0.1)
+    with lane.turn(query()):
+        pass
+
+
 def test_a_turn_comes(clock: ManualClock) -> None:
-    lane = Lane(clock, places=1, waiting=1)
+    lane = Lane(clock, places=1, waiting=1, rest=0.0)
     lane.heard(query(), WRONG)
     order: list[int] = []
 

@@ -505,6 +505,21 @@ def test_who_is_banned_is_told_so_again_without_a_session(make_world, seconds, a
     assert world.gate.refused["demo", "ban"] == 2 - asked
 
 
+@pytest.mark.parametrize("early", [b"", b"EHLO early.test\r\n"])
+def test_who_is_banned_hears_so_and_is_waited_for_only_if_it_has_spoken(make_world, early):
+    world = make_world(FakePolicy(lambda event, facts: banned(900.0)))
+    crowd = Crowded(world)
+    assert everything(crowd.connect()[0]) == b"454 4.7.0 go away\r\n"
+    client = gevent.socket.create_connection(world.server.getsockname())
+    world.clients.append(client)
+    client.sendall(early)
+    turns()
+    accepted, address = world.server.accept()
+    world.gate.turn_away(0, accepted, address, world.gate.admit(0, address))
+    assert len(world.gate.lingering) == bool(early)
+    assert everything(client) == b"454 4.7.0 go away\r\n"
+
+
 def test_a_client_behind_a_proxy_is_banned_and_not_the_proxy(make_world):
     world = make_world(FakePolicy(lambda event, facts: banned(900.0)), proxies=HERE)
     for count in (1, 1, 2):

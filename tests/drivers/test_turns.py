@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -131,6 +133,21 @@ def test_a_slot_given_to_one_that_goes_away_goes_on() -> None:
     assert "c" in order
     with turns.attempt("d"):
         pass
+
+
+@pytest.mark.parametrize("most", [10.0, 0.0])
+def test_a_slot_rests_for_as_long_as_its_attempt_asks_for(most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """most: MAX_REST."""
+    monkeypatch.setattr("smtpgate.drivers.turns.MAX_REST", most)
+    turns = Turns(at_once=1, waiting=1, max_wait=10.0, rest=4.0)
+    began = time.monotonic()
+    with turns.attempt("a"):
+        gevent.sleep(0.05)
+    with turns.attempt("b"):
+        waited = time.monotonic() - began
+    assert (waited >= 5 * 0.05) is (most > 0.0)
+    gevent.sleep(0.01)
+    assert most > 0.0 or turns._free == 1
 
 
 def test_who_has_waited_too_long_is_told_to_come_back_and_the_next_one_gets_the_turn() -> None:

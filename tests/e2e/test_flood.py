@@ -1,12 +1,14 @@
 """A flood from many addresses beside twenty honest clients: what these notice of it.
 
 Connections that say nothing, clients that drip, and guessers of passwords, all at once. The quiet run, the run under
-the flood, what the flood has reached and who used the processor are printed (`pytest -s`). SMTPGATE_LONG=1: 10,000
-connections, 500 drippers, 1,000 wrong logins a second; else a tenth of it, for a few seconds.
+the flood, what the flood has reached and who used the processor are printed (`pytest -s`). SMTPGATE_LONG=1: a minute,
+in which 20,000 connections come (10,000 each half), 500 drippers, 1,000 wrong logins a second; else a tenth of it,
+for a few seconds.
 
 All of it runs on one machine: in the long run the flood's generator, which is another one's in real life, has the
-lowest priority; the honest clients and the mail server behind have the same as the proxy. So that one second in which
-the machine does something else does not decide, a p99 is the median of those of some windows.
+lowest priority; the honest clients and the mail server behind have the same as the proxy. So that neither one second
+in which the machine does something else decides, nor the first ones, in which the workers meet 400 guessing networks,
+a p99 is the median of those of some windows; all of them are printed.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ from watch import users_yaml
 from smtpgate.session.flow import STRESS_TIMEOUT
 
 LONG = os.environ.get("SMTPGATE_LONG") == "1"
-SECONDS = 30.0 if LONG else 5.0
+SECONDS = 60.0 if LONG else 5.0
 SIZE = (
-    {"connections": 10_000, "drippers": 500, "logins": 1000, "nice": 19}
+    {"connections": 20_000, "drippers": 500, "logins": 1000, "nice": 19}
     if LONG
     else {
         "connections": 1000,
@@ -45,8 +47,8 @@ CLIENTS = 20
 BOUND = 2.0 if LONG else 20.0
 """Times the quiet p99. A window of the short run is half a second, and other tests run beside it."""
 WINDOW = SECONDS / 10
-REACHED = 0.8 if LONG else 0.3
-"""Of the flood that is asked for: so much must have been made."""
+REACHED = 0.8 if LONG else 0.1
+"""Of the flood that is asked for: so much must have been made. Beside the short run other tests run."""
 WORKERS = 2
 OPENING = 5.0
 """Seconds in which the connections come that are held to the end."""
@@ -92,13 +94,16 @@ def test_honest_clients_are_served_in_a_flood(
             attack.stop()
         delivered = Counter(int(found[1]) for one in backend.messages if (found := NUMBER.match(one.text)))
     assert (quiet.failures, flooded.failures) == ([], [])
-    p99 = {name: median(run.windows(0.99, WINDOW)) for name, run in (("quiet", quiet), ("flooded", flooded))}
+    windows = {name: run.windows(0.99, WINDOW) for name, run in (("quiet", quiet), ("flooded", flooded))}
+    p99 = {name: median(found) for name, found in windows.items()}
     ratio = p99["flooded"] / p99["quiet"]
     print(f"\nquiet:   {quiet}\nflooded: {flooded}")
     print(
         f"p99 of {WINDOW:g} s, median of {SECONDS / WINDOW:g}: quiet {p99['quiet'] * 1000:.1f} ms, "
         f"flooded {p99['flooded'] * 1000:.1f} ms, {ratio:.2f} times the quiet one"
     )
+    for name, found in windows.items():
+        print(f"  {name}, each: {' '.join(f'{one * 1000:.1f}' for one in found)} ms")
     print(
         f"the flood: {damage.opened} connections ({damage.greeted} greeted), {damage.dripping} drippers, "
         f"{damage.logins:.0f} logins a second, answered {damage.answers}"

@@ -2,6 +2,7 @@
 
 import base64
 from contextlib import contextmanager
+from dataclasses import replace
 
 import fakes
 import pytest
@@ -135,6 +136,22 @@ def test_a_token_that_names_nobody_logs_nobody_in():
         "auth server granted a login without a name, and named nobody"
     ]
     assert [line["result"] for line in journal.of("auth")] == [454]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(30.0, 1), (0.0, 0)])
+def test_whoever_is_to_be_kept_out_is_named_with_the_words_for_it(seconds, told):
+    """It has a session, and hears the answer as ever."""
+    kept_out = []
+    stream, clock = FakeStream([PLAIN]), ManualClock()
+    authenticator = FakeAuthenticator(AuthRefused("454 4.7.0", "later", 1.0, seconds))
+    world = fakes.ports(clock, FakeBackends(clock), authenticator=authenticator)
+    world = replace(world, banned=lambda *what: kept_out.append(what))
+    flow.run(stream, flow.SessionSettings("demo", AUTH), world)
+    assert bytes(stream.received) == GREETING + b"454 4.7.0 later\r\n"
+    assert [(host, rest) for host, rest, _ in kept_out] == [(stream.peer.host, seconds)] * told
+    assert [words.wire() for *_, words in kept_out] == [
+        b"421 4.7.0 Too many failed logins, try again later\r\n"
+    ] * told
 
 
 @pytest.mark.parametrize("answer", [AuthUnavailable("down"), AuthRefused("454 4.7.0", "later", 1.0)])

@@ -14,6 +14,7 @@ from fakes import CLIENT, FakeAuthenticator, FakeBackends, FakePolicy, FakeStrea
 from smtpgate.clock import Deadline
 from smtpgate.policy.model import ALLOWED, Decision, Denial, Event, Facts, ReplyText, Slot
 from smtpgate.session import flow
+from smtpgate.session.arrival import BAN_MEMORY
 from smtpgate.session.ports import AuthRefused
 from smtpgate.session.streams import ClientCertificate, Peer, Proxied, StreamInterrupted, StreamTimeout, TlsInfo
 from smtpgate.smtp.server import ServerSettings
@@ -47,6 +48,20 @@ class Stream(FakeStream):
     def start_tls(self, deadline: Deadline) -> TlsInfo:
         self.tls = self.shown
         return self.tls
+
+
+@pytest.mark.parametrize(("seconds", "known"), [(2.0, 2.0), (900.0, BAN_MEMORY)])
+def test_a_ban_is_known_at_the_door_for_a_while(seconds: float, known: float) -> None:
+    """And no longer: it may be lifted."""
+    gone = ReplyText(454, "4.7.0", "go away")
+    ban = Denial("net", "x", gone, 900.0, 0.0, False, 0.0, "p:1", wait=900.0, banned=seconds)
+    kept_out: list[tuple[str, float, bytes]] = []
+    stream, clock = FakeStream([]), ManualClock()
+    world = fakes.ports(clock, FakeBackends(clock), policy=FakePolicy(lambda event, facts: Decision(ban)))
+    world = replace(world, banned=lambda host, rest, words: kept_out.append((host, rest, words.wire())))
+    flow.run(stream, flow.SessionSettings("demo", OPEN), world)
+    assert bytes(stream.received) == b"454 4.7.0 go away\r\n"
+    assert kept_out == [(CLIENT.host, known, b"454 4.7.0 go away\r\n")]
 
 
 class World:
