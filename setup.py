@@ -71,6 +71,7 @@ HOT = (
             "shaper",
             "store",
             "stream",
+            "tlslayer",
             "waiting",
         )
     ),

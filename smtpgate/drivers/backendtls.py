@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import gevent.socket
 import gevent.ssl
 
 from smtpgate.clock import Clock
+from smtpgate.drivers.tlslayer import TlsLayer
 from smtpgate.routing.model import BackendTls
 from smtpgate.session.streams import StreamLost
 
@@ -54,33 +54,26 @@ class ClientTls:
         self._clock = clock
         self._warn = warn
         self._contexts: dict[BackendTls, _Built] = {}
-        self._sessions: OrderedDict[Key, tuple[gevent.ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
+        self._sessions: OrderedDict[Key, tuple[ssl.SSLContext, ssl.SSLSession]] = OrderedDict()
 
-    def wrap(self, sock: gevent.socket.socket, key: Key) -> gevent.ssl.SSLSocket:
-        """A TLS socket in the place of a connected one; its handshake is still to be done.
+    def layer(self, key: Key) -> TlsLayer:
+        """TLS for a connection whose handshake is still to be done.
 
         key: settings, server name, and the address that was dialled. An address as the server name is looked for
-        among the certificate's addresses. Raises StreamLost where the settings' files cannot be used.
+        among the certificate's addresses. Raises StreamLost where the settings' files cannot be used, ValueError for
+        a name that is none.
         """
         settings, server_name, _, _ = key
         context = self.context(settings)
         known, session = self._sessions.get(key, (None, None))
-        return context.wrap_socket(
-            sock,
-            server_hostname=server_name or None,
-            session=session if known is context else None,
-            do_handshake_on_connect=False,
-        )
+        return TlsLayer(context, server_hostname=server_name or None, session=session if known is context else None)
 
-    def remember(self, sock: gevent.ssl.SSLSocket, key: Key) -> None:
+    def remember(self, layer: TlsLayer, key: Key) -> None:
         """Keep the session of a connection that ends. TLS 1.3 sends tickets after the handshake, so not before."""
-        try:
-            session = sock.session
-        except (OSError, ValueError, AttributeError):  # closed already
-            return
+        session = layer.session()
         if session is None or (not session.has_ticket and not session.id):
             return
-        self._sessions[key] = (sock.context, session)
+        self._sessions[key] = (layer.context, session)
         self._sessions.move_to_end(key)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)

@@ -19,6 +19,8 @@ RECORD_HEAD: Final = 5
 MAX_RECORD: Final = 1 << 14
 # Records that a ClientHello may be spread over: more octets than any client sends, and what OpenSSL takes.
 MAX_HELLO: Final = 1 << 16
+# So many of them at most: each is gone through again with all that were before it.
+MAX_RECORDS: Final = 64
 
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
@@ -46,7 +48,7 @@ def parse(data: bytes) -> ClientHello | int:
     """
     message = bytearray()
     at = 0
-    while True:
+    for _ in range(MAX_RECORDS):
         if len(data) < at + RECORD_HEAD:
             _check_head(data[at:])
             return at + RECORD_HEAD
@@ -67,6 +69,7 @@ def parse(data: bytes) -> ClientHello | int:
                 raise NoClientHello(f"a ClientHello of {size} octets")
             if len(message) >= size:
                 return _parse_message(_Reader(bytes(message[4:size])))
+    raise NoClientHello(f"a ClientHello in more than {MAX_RECORDS} TLS records")
 
 
 def _check_head(head: bytes) -> None:

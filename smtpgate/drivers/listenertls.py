@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 import gevent
-import gevent.socket
 import gevent.ssl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from smtpgate.clock import Deadline
-from smtpgate.drivers.clienthello import MAX_HELLO, ClientHello, parse
-from smtpgate.drivers.peek import peek
+from smtpgate.drivers.clienthello import ClientHello
+from smtpgate.drivers.tlslayer import TlsLayer
 from smtpgate.journal import Journal
 from smtpgate.session.streams import ClientCertificate, TlsInfo
 
@@ -54,7 +52,7 @@ Look = tuple[tuple[int, int, int] | None, ...]
 
 
 class ForeignProtocol(Exception):
-    """The client speaks another protocol than SMTP. It has been told."""
+    """The client speaks another protocol than SMTP. NO_PROTOCOL_ALERT tells it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +143,18 @@ class ListenerTls:
             index = self._names.get(server_name, self._names.get(wildcard, 0))
         return self._contexts[index]
 
-    def accept(self, sock: gevent.socket.socket, deadline: Deadline) -> tuple[gevent.ssl.SSLSocket, TlsInfo]:
-        """The server's side of a handshake. The caller bounds it in time: gevent's has no timeout of its own.
-
-        Raises OSError (ssl.SSLError among them), TimeoutError, ValueError, peek.PeerGone, ForeignProtocol.
-        """
-        hello: ClientHello = peek(sock, parse, MAX_HELLO, deadline)
+    def begin(self, hello: ClientHello) -> TlsLayer:
+        """The server's side of a handshake with a client that has said so much. Raises ForeignProtocol."""
         if hello.protocols is not None and ALPN.encode() not in hello.protocols:
-            sock.sendall(NO_PROTOCOL_ALERT)
             raise ForeignProtocol("client offers no smtp by ALPN")
-        sock.settimeout(None)
-        secure = self.choose(hello.server_name).wrap_socket(sock, server_side=True)
-        cipher = secure.cipher()
-        certificate = None
-        if self.settings.client != "off":
-            certificate = describe(secure.getpeercert(binary_form=True))
-        return secure, TlsInfo(
-            protocol=secure.version() or "",
-            cipher=cipher[0] if cipher else "",
-            sni=hello.server_name,
-            certificate=certificate,
-        )
+        return TlsLayer(self.choose(hello.server_name), server_side=True)
+
+    def learn(self, hello: ClientHello, layer: TlsLayer) -> TlsInfo:
+        """What is known of a client once its handshake is done. Raises ValueError: a certificate that OpenSSL takes
+        and nobody can read.
+        """
+        certificate = None if self.settings.client == "off" else describe(layer.certificate())
+        return TlsInfo(layer.protocol, layer.cipher, hello.server_name, certificate)
 
 
 def keep_fresh(listeners: Mapping[str, ListenerTls], journal: Journal) -> None:

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import select
 import socket
-import ssl
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -20,16 +19,15 @@ from typing import Any, Final, Protocol
 
 import gevent
 import gevent.socket
-import gevent.ssl
-from gevent.timeout import Timeout
 from greenlet import greenlet
 
 from smtpgate.clock import Deadline
 from smtpgate.drivers.alarm import Alarm
 from smtpgate.drivers.backendtls import ClientTls, Key
+from smtpgate.drivers.clienthello import ClientHello, NoClientHello, parse
 from smtpgate.drivers.descriptors import KERNEL_POLL
-from smtpgate.drivers.listenertls import ForeignProtocol
-from smtpgate.drivers.peek import PeerGone
+from smtpgate.drivers.listenertls import NO_PROTOCOL_ALERT, ForeignProtocol
+from smtpgate.drivers.tlslayer import TlsFault, TlsLayer
 from smtpgate.routing.model import BackendTls
 from smtpgate.session.streams import READ_SIZE, Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
 from smtpgate.units import UNIX
@@ -48,8 +46,13 @@ class OutOfResources(StreamLost):
 
 
 class TlsAcceptor(Protocol):
-    def accept(self, sock: gevent.socket.socket, deadline: Deadline) -> tuple[gevent.ssl.SSLSocket, TlsInfo]:
-        """As ListenerTls.accept."""
+    """ListenerTls, as it is seen from here."""
+
+    def begin(self, hello: ClientHello) -> TlsLayer:
+        """As ListenerTls.begin."""
+
+    def learn(self, hello: ClientHello, layer: TlsLayer) -> TlsInfo:
+        """As ListenerTls.learn."""
 
 
 class _Interrupted(Exception):
@@ -79,8 +82,19 @@ class SocketStream:
         *,
         nodelay: bool = False,
     ) -> None:
+        self._sock = sock
+        # It never waits by itself: we do (Alarm), and only where there is something to wait for. A timeout of its own
+        # would have to be set anew before every read and write.
+        sock.settimeout(0.0)
+        inner: Any = sock  # gevent's types know nothing of its watchers, and of the kernel's socket that it has
         self._alarm = Alarm()
-        self._hold(sock)
+        self._input, self._output = inner._read_event, inner._write_event
+        self._poller: select.poll | None = None
+        # gevent's recv and send are Python around the kernel's, so that they can wait.
+        self._recv: Callable[[int], bytes] = inner._sock.recv
+        self._send_some: Callable[[bytes | memoryview], int] = inner._sock.send
+        self._spoke = False  # and has not listened since
+        self._layer: TlsLayer | None = None
         self._acceptor = tls
         self._client_tls = client_tls
         self._session: Key | None = None  # under which the TLS session may be taken up again
@@ -93,23 +107,6 @@ class SocketStream:
             # Replies and commands are small and awaited: without it Nagle and delayed ACK cost 40 ms each.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _hold(self, sock: Any) -> None:
-        """This is the socket from now on; its watchers are missing from gevent's types.
-
-        It never waits by itself: we do (_wait), and only where there is something to wait for. A timeout of its own
-        would have to be set anew before every read and write.
-        """
-        self._sock: gevent.socket.socket = sock
-        self._input, self._output = sock._read_event, sock._write_event
-        self._poller: select.poll | None = None
-        sock.settimeout(0.0)
-        # gevent's recv and send are Python around the kernel's, so that they can wait.
-        self._plain = not isinstance(sock, gevent.ssl.SSLSocket)
-        kernel = sock._sock if self._plain else sock
-        self._recv: Callable[[int], bytes] = kernel.recv
-        self._send_some: Callable[[bytes | memoryview], int] = kernel.send
-        self._spoke = False  # and has not listened since
-
     def read(self, deadline: Deadline, limit: int = READ_SIZE) -> bytes:
         if self._ahead:
             # All of it where nobody asks for less: it has its own bound, and it is here already.
@@ -120,43 +117,87 @@ class SocketStream:
         try:
             if deadline.expired:  # whatever may be here to be read
                 raise TimeoutError
-            if self._spoke and self._plain:
-                # The answer to what has just been said is not here yet: to look for it is a system call in vain.
-                self._spoke = False
-                self._alarm.wait(self._input, deadline)
-            while True:
-                try:
-                    return self._recv(limit)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    event = self._input
-                except ssl.SSLWantWriteError:
-                    event = self._output
-                self._alarm.wait(event, deadline)
+            layer = self._layer
+            if layer is None:
+                return self._receive(limit, deadline)
+            data = layer.read(limit) if layer.more else None
+            while data is None:
+                if layer.unsent:
+                    self._send(layer.records(), deadline)
+                layer.feed(self._receive(READ_SIZE, deadline))
+                data = layer.read(limit)
+            return data
         except _Interrupted:
             raise StreamInterrupted from None
         except TimeoutError:
             raise StreamTimeout from None
+        except TlsFault as fault:
+            raise self._broken(str(fault)) from None
         except OSError as error:
             raise StreamLost(_reason(error)) from None
         finally:
             self._reading = False
 
+    def _receive(self, limit: int, deadline: Deadline) -> bytes:
+        """What the wire has. Raises TimeoutError, OSError."""
+        if self._spoke:
+            # The answer to what has just been said is not here yet: to look for it is a system call in vain.
+            self._spoke = False
+            self._alarm.wait(self._input, deadline)
+        while True:
+            try:
+                return self._recv(limit)
+            except BlockingIOError:
+                pass
+            self._alarm.wait(self._input, deadline)
+
+    def _broken(self, reason: str) -> StreamLost:
+        """The peer has broken TLS: the alert that says so is sent if there is room for it."""
+        if self._layer is not None:
+            self._say(self._layer.records())
+        return StreamLost(reason)
+
+    def _say(self, octets: bytes) -> None:
+        """As far as that goes without waiting."""
+        try:
+            if octets:
+                self._send_some(octets)
+        except OSError:
+            pass
+
     def readable(self) -> bool:
         if self._ahead:
             return True
-        if not self._poll():
+        if (self._layer is None or not self._layer.more) and not self._poll():
             return False
-        return self.tls is None or self._is_said()
+        return self._layer is None or self._is_said()
 
     def _is_said(self) -> bool:
         """Whether what arrived under TLS is anybody's words: a session ticket is not, and comes when it likes."""
         try:
-            self._ahead = self._sock.recv(READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            said = self._hear()
+        except (OSError, TlsFault):
+            return True  # broken: read() will tell how
+        if said is None:
             return False
-        except OSError:
-            pass  # broken: read() will tell how
+        self._ahead = said
         return True
+
+    def _hear(self) -> bytes | None:
+        """What is here to be read, None where nothing is. Raises OSError, TlsFault; does not wait."""
+        layer = self._layer
+        if layer is not None and layer.more:
+            said = layer.read(READ_SIZE)
+            if said is not None:
+                return said
+        try:
+            octets = self._recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        if layer is None:
+            return octets
+        layer.feed(octets)
+        return layer.read(READ_SIZE)
 
     def _poll(self) -> bool:
         if self._poller is None:
@@ -189,12 +230,14 @@ class SocketStream:
     def _look(self, watcher: Any, waiting: greenlet) -> None:
         """Called by the hub when there is something to read; must not block."""
         try:
-            data = self._sock.recv(READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            data = self._hear()
         except OSError as error:
             gone = _reason(error)
+        except TlsFault as fault:
+            gone = str(fault)
         else:
+            if data is None:
+                return
             self._ahead += data
             if data and len(self._ahead) < MAX_AHEAD:
                 return
@@ -207,13 +250,12 @@ class SocketStream:
         try:
             if deadline.expired:
                 raise TimeoutError
-            if self._plain:
-                self._send(data, deadline)
-            else:
-                self._send_secured(data, deadline)
+            self._send(data if self._layer is None else self._layer.write(data), deadline)
             self._spoke = True
         except TimeoutError:
             raise StreamTimeout from None
+        except TlsFault as fault:
+            raise self._broken(str(fault)) from None
         except OSError as error:
             raise StreamLost(_reason(error)) from None
 
@@ -229,60 +271,86 @@ class SocketStream:
             rest = memoryview(rest)[sent:]
             self._alarm.wait(self._output, deadline)
 
-    def _send_secured(self, data: bytes, deadline: Deadline) -> None:
-        # Without waiting gevent's send() does not tell which way OpenSSL cannot go on. While it waits, it waits the
-        # whole timeout again for each piece of a TLS record: the deadline must stand above.
-        view = memoryview(data)
-        self._sock.settimeout(None)
-        try:
-            with Timeout(_budget(deadline), TimeoutError):
-                while view:
-                    sent = self._sock.send(view)  # mypyc 2.4 evaluates a call within the slice twice
-                    view = view[sent:]
-        finally:
-            self._sock.settimeout(0.0)
-
     def start_tls(self, deadline: Deadline) -> TlsInfo:
         assert self._acceptor is not None
         self._ahead = b""  # said in clear behind STARTTLS: nobody's words (CVE-2011-0411)
         try:
-            with Timeout(_budget(deadline), TimeoutError):
-                self._sock, self.tls = self._acceptor.accept(self._sock, deadline)
+            hello, records = self._client_hello(deadline)
+            layer = self._acceptor.begin(hello)
         except TimeoutError:
             raise StreamTimeout from None
-        except PeerGone:
-            raise StreamLost("TLS handshake: client closed the connection") from None
-        except (OSError, ValueError, ForeignProtocol) as error:
+        except ForeignProtocol as foreign:
+            self._say(NO_PROTOCOL_ALERT)
+            self._end_of_words()
+            raise StreamLost(f"TLS handshake: {foreign}") from None
+        except NoClientHello as none:
+            raise StreamLost(f"TLS handshake: {none}") from None
+        except OSError as error:
             raise StreamLost(f"TLS handshake: {_reason(error)}") from None
-        finally:
-            self._hold(self._sock)
+        layer.feed(records)
+        self._shake(layer, deadline)
+        try:
+            self.tls = self._acceptor.learn(hello, layer)
+        except ValueError as fault:
+            raise StreamLost(f"TLS handshake: client's certificate: {fault}") from None
         return self.tls
+
+    def _client_hello(self, deadline: Deadline) -> tuple[ClientHello, bytes]:
+        """The client's first message, and all that has arrived. Raises TimeoutError, OSError, NoClientHello."""
+        octets = bytearray()
+        needed = 1
+        while True:
+            piece = self._receive(READ_SIZE, deadline)
+            if not piece:
+                raise NoClientHello("client closed the connection")
+            octets += piece
+            if len(octets) >= needed:
+                found = parse(bytes(octets))
+                if not isinstance(found, int):
+                    return found, bytes(octets)
+                needed = found
 
     def start_client_tls(self, settings: BackendTls, server_name: str, deadline: Deadline) -> TlsInfo:
         assert self._client_tls is not None, "only a stream to a backend is a TLS client"
         if self._ahead:
             raise StreamLost("backend spoke in clear where TLS begins")
         key = (settings, server_name, self.peer.host, self.peer.port)
-        self._sock.settimeout(None)
         try:
-            with Timeout(_budget(deadline), TimeoutError):
-                secure = self._client_tls.wrap(self._sock, key)
-                self._sock = secure  # whatever becomes of the handshake, this is what close() has to close
-                secure.do_handshake()
+            layer = self._client_tls.layer(key)
+        except ValueError as fault:
+            raise StreamLost(f"TLS handshake: {fault}") from None
+        self._shake(layer, deadline)
+        self._session = key
+        self.tls = TlsInfo(layer.protocol, layer.cipher)
+        return self.tls
+
+    def _shake(self, layer: TlsLayer, deadline: Deadline) -> None:
+        """The handshake. Where it fails nobody says a word in clear any more. Raises StreamLost, StreamTimeout."""
+        try:
+            while not layer.shake():
+                if layer.unsent:
+                    self._send(layer.records(), deadline)
+                    self._spoke = True
+                layer.feed(self._receive(READ_SIZE, deadline))
+            if layer.is_urgent:
+                self._send(layer.records(), deadline)
+            self._layer = layer
         except TimeoutError:
             raise StreamTimeout from None
-        except (OSError, ValueError) as error:
+        except TlsFault as fault:
+            self._say(layer.records())
+            raise StreamLost(f"TLS handshake: {fault}") from None
+        except OSError as error:
             raise StreamLost(f"TLS handshake: {_reason(error)}") from None
         finally:
-            self._hold(self._sock)
-        self._session = key
-        return self._secured()
+            if self._layer is None:
+                self._end_of_words()
 
-    def _secured(self) -> TlsInfo:
-        assert isinstance(self._sock, gevent.ssl.SSLSocket)
-        cipher = self._sock.cipher()
-        self.tls = TlsInfo(protocol=self._sock.version() or "", cipher=cipher[0] if cipher else "")
-        return self.tls
+    def _end_of_words(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
     def interrupt(self) -> None:
         """Wake a read that is waiting, so that its session notices the drain, or stress. Does nothing otherwise."""
@@ -294,14 +362,11 @@ class SocketStream:
         the socket: closing that would take our last words back (`lingering`).
         """
         self._alarm.close()
-        try:
-            if isinstance(self._sock, gevent.ssl.SSLSocket):
-                if self._session is not None and self._client_tls is not None:
-                    self._client_tls.remember(self._sock, self._session)
-                # Say close_notify, so that the peer can tell an end from a cut; do not wait for its own.
-                self._sock.unwrap()
-        except (OSError, ValueError):
-            pass
+        layer, self._layer = self._layer, None
+        if layer is not None:
+            if self._session is not None and self._client_tls is not None:
+                self._client_tls.remember(layer, self._session)
+            self._say(layer.end())
         try:
             if linger is not None and self._unread():
                 linger(self._sock.detach())
@@ -311,9 +376,9 @@ class SocketStream:
             pass
 
     def _unread(self) -> int:
-        """Octets that have arrived; an end of the connection is none, and a handshake that failed has closed it."""
+        """Octets that have arrived; an end of the connection is none."""
         descriptor = self._sock.fileno()
-        if descriptor < 0:
+        if descriptor < 0:  # closed already
             return 0
         return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
@@ -375,11 +440,7 @@ def _textual(host: str) -> str:
     return host.removeprefix("::ffff:").partition("%")[0]
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not believed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return error.reason or error.strerror or type(error).__name__  # its errno is OpenSSL's, not the system's
-    if isinstance(error, OSError) and error.errno is not None:
+def _reason(error: OSError) -> str:
+    if error.errno is not None:
         return f"{errno.errorcode.get(error.errno, error.errno)}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -134,6 +134,11 @@ def test_without_verification_everybody_is_believed(serve, authority):
     talk(serve(), ClientTls(CLOCK), BackendTls("starttls", verify=False), "")
 
 
+def test_no_name_is_no_way_around_verification(serve, authority):
+    with pytest.raises(StreamLost, match="TLS handshake: a certificate is believed for a name"):
+        talk(serve(), ClientTls(CLOCK), BackendTls("required", ca=str(authority.ca)), "")
+
+
 def test_a_backend_that_knows_alpn_is_asked_for_smtp(serve, authority):
     server = serve(alpn=["smtp", "h2"])
     talk(server, ClientTls(CLOCK), BackendTls(ca=str(authority.ca)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpgate.drivers.clienthello import ClientHello, NoClientHello, parse
+from smtpgate.drivers.clienthello import MAX_RECORDS, ClientHello, NoClientHello, parse
 
 
 def hello(name: str | None = None, protocols: list[str] | None = None) -> bytes:
@@ -64,6 +64,14 @@ def test_a_hello_is_understood_at_every_split(name: str | None, protocols: list[
 )
 def test_what_is_none(octets: bytes, why: str) -> None:
     with pytest.raises(NoClientHello, match=why):
+        parse(octets)
+
+
+def test_one_in_too_many_pieces_is_none() -> None:
+    """Or going through them would cost the square of their number."""
+    octets = in_records_of(1, hello("mx.example.com", None))
+    assert isinstance(parse(octets[: 6 * (MAX_RECORDS - 1)]), int)
+    with pytest.raises(NoClientHello, match=f"more than {MAX_RECORDS} TLS records"):
         parse(octets)
 
 
