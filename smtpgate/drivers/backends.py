@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from smtpgate.clock import Clock, Deadline
+from smtpgate.drivers.connecting import OutOfResources
 from smtpgate.drivers.idle import IdleLinks, Way
 from smtpgate.drivers.lease import BackendLease, PoolSlot
-from smtpgate.drivers.stream import OutOfResources
 from smtpgate.drivers.waiting import Decision, WaitingRoom
 from smtpgate.routing.model import BackendSettings, BackendSpec, Failover, PoolSpec, ReuseSpec
 from smtpgate.routing.pool import Open, PoolState, Refuse, Wait

@@ -12,8 +12,9 @@ from typing import Final
 from smtpgate.clock import Clock, Deadline
 from smtpgate.drivers import proxyheader
 from smtpgate.drivers.backendtls import ClientTls
+from smtpgate.drivers.connecting import OutOfResources, connect
 from smtpgate.drivers.resolver import Resolver
-from smtpgate.drivers.stream import OutOfResources, SocketStream, connect
+from smtpgate.drivers.stream import SocketStream
 from smtpgate.routing.model import BackendSettings
 from smtpgate.session.ports import Seeker
 from smtpgate.session.streams import StreamLost, StreamTimeout

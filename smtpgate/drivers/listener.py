@@ -18,12 +18,13 @@ import gevent.socket
 from smtpgate.clock import Clock, Deadline
 from smtpgate.drivers.admission import AddressLimits, Crowd, Refusal, Stress
 from smtpgate.drivers.descriptors import close_now
+from smtpgate.drivers.ends import host_of, peer_of
 from smtpgate.drivers.floodlog import FloodLog
 from smtpgate.drivers.lingering import MAX_LINGERING, Lingering, unread
 from smtpgate.drivers.listenertls import NO_ROOM_ALERT, ListenerTls
 from smtpgate.drivers.metricsserver import WorkerMetrics
 from smtpgate.drivers.peek import PeerGone, peek, take
-from smtpgate.drivers.stream import SocketStream, host_of, peer_of
+from smtpgate.drivers.stream import SocketStream
 from smtpgate.journal import Journal
 from smtpgate.session import flow
 from smtpgate.session.ports import Authenticator, Backends, Names, Ports

@@ -16,7 +16,7 @@ import gevent
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.drivers.backends import Dial
-from smtpgate.drivers.stream import OutOfResources
+from smtpgate.drivers.connecting import OutOfResources
 from smtpgate.journal import Journal
 from smtpgate.routing.model import BackendSettings, BackendSpec, HealthSpec, PoolSpec, State
 from smtpgate.session import handshake

@@ -6,7 +6,6 @@ know SMTP.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import select
 import socket
@@ -26,23 +25,15 @@ from smtpgate.drivers.alarm import Alarm
 from smtpgate.drivers.backendtls import ClientTls, Key
 from smtpgate.drivers.clienthello import ClientHello, NoClientHello, parse
 from smtpgate.drivers.descriptors import KERNEL_POLL
+from smtpgate.drivers.ends import peer_of, reason_of
 from smtpgate.drivers.listenertls import NO_PROTOCOL_ALERT, ForeignProtocol
 from smtpgate.drivers.tlslayer import TlsFault, TlsLayer
 from smtpgate.routing.model import BackendTls
 from smtpgate.session.streams import READ_SIZE, Peer, StreamInterrupted, StreamLost, StreamTimeout, TlsInfo
-from smtpgate.units import UNIX
 
 # Octets that abort_on_close() reads ahead; one read hands them out. A client that pipelines more is not looked
 # at any further: that many commands say that it is there.
 MAX_AHEAD: Final = READ_SIZE
-
-
-# What keeps a connection from being made and is this machine's fault: no descriptor, or no memory, is left.
-OUR_OWN: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class OutOfResources(StreamLost):
-    """A connection could not be made for want of something here, which says nothing of the peer."""
 
 
 class TlsAcceptor(Protocol):
@@ -134,7 +125,7 @@ class SocketStream:
         except TlsFault as fault:
             raise self._broken(str(fault)) from None
         except OSError as error:
-            raise StreamLost(_reason(error)) from None
+            raise StreamLost(reason_of(error)) from None
         finally:
             self._reading = False
 
@@ -232,7 +223,7 @@ class SocketStream:
         try:
             data = self._hear()
         except OSError as error:
-            gone = _reason(error)
+            gone = reason_of(error)
         except TlsFault as fault:
             gone = str(fault)
         else:
@@ -257,7 +248,7 @@ class SocketStream:
         except TlsFault as fault:
             raise self._broken(str(fault)) from None
         except OSError as error:
-            raise StreamLost(_reason(error)) from None
+            raise StreamLost(reason_of(error)) from None
 
     def _send(self, data: bytes, deadline: Deadline) -> None:
         rest: bytes | memoryview = data
@@ -286,7 +277,7 @@ class SocketStream:
         except NoClientHello as none:
             raise StreamLost(f"TLS handshake: {none}") from None
         except OSError as error:
-            raise StreamLost(f"TLS handshake: {_reason(error)}") from None
+            raise StreamLost(f"TLS handshake: {reason_of(error)}") from None
         layer.feed(records)
         self._shake(layer, deadline)
         try:
@@ -341,7 +332,7 @@ class SocketStream:
             self._say(layer.records())
             raise StreamLost(f"TLS handshake: {fault}") from None
         except OSError as error:
-            raise StreamLost(f"TLS handshake: {_reason(error)}") from None
+            raise StreamLost(f"TLS handshake: {reason_of(error)}") from None
         finally:
             if self._layer is None:
                 self._end_of_words()
@@ -381,66 +372,3 @@ class SocketStream:
         if descriptor < 0:  # closed already
             return 0
         return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
-
-
-def connect(address: str, port: int, deadline: Deadline, client_tls: ClientTls | None = None) -> SocketStream:
-    """A TCP connection to a textual address. Raises StreamTimeout, StreamLost (no route, refused), OutOfResources."""
-    try:
-        sock = gevent.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    except OSError as error:
-        raise _not_connected(error) from None
-    try:
-        sock.settimeout(_budget(deadline))
-        sock.connect((address, port))
-        return SocketStream(sock, client_tls=client_tls)
-    except TimeoutError:
-        sock.close()
-        raise StreamTimeout from None
-    except OSError as error:
-        sock.close()
-        raise _not_connected(error) from None
-    except BaseException:  # a killed greenlet leaves no socket behind
-        sock.close()
-        raise
-
-
-def _not_connected(error: OSError) -> StreamLost:
-    return (OutOfResources if error.errno in OUR_OWN else StreamLost)(_reason(error))
-
-
-def _budget(deadline: Deadline) -> float:
-    """Seconds left; a socket timeout of 0 would mean "do not block" instead of "too late"."""
-    remaining = deadline.remaining()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
-
-
-def peer_of(sock: gevent.socket.socket, address: Any = None) -> Peer:
-    """The two ends. address: the other one's, where accept() has told it. Raises StreamLost: a client that has gone
-    already has no name any more.
-    """
-    try:
-        local = sock.getsockname()
-        if not isinstance(local, tuple):  # a path; to look at `family` takes ten times as long
-            return Peer(UNIX, 0, UNIX, 0)
-        remote = sock.getpeername() if address is None else address
-    except OSError as error:
-        raise StreamLost(_reason(error)) from None
-    return Peer(_textual(remote[0]), remote[1], _textual(local[0]), local[1])
-
-
-def host_of(address: Any) -> str:
-    """The textual address in what accept() tells, "unix:" for a unix socket's."""
-    return _textual(address[0]) if isinstance(address, tuple) else UNIX
-
-
-def _textual(host: str) -> str:
-    """A v4-mapped address is the IPv4 client that it stands for; zones are a local matter."""
-    return host.removeprefix("::ffff:").partition("%")[0]
-
-
-def _reason(error: OSError) -> str:
-    if error.errno is not None:
-        return f"{errno.errorcode.get(error.errno, error.errno)}: {error.strerror}"
-    return str(error) or type(error).__name__

@@ -12,7 +12,8 @@ from fakes import ManualClock, ScriptedBackend
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import backends
 from smtpgate.drivers.backends import CONNECT_TIMEOUT, Direct, ListenerBackends, PoolBackends, is_local
-from smtpgate.drivers.stream import OutOfResources, SocketStream
+from smtpgate.drivers.connecting import OutOfResources
+from smtpgate.drivers.stream import SocketStream
 from smtpgate.routing.model import (
     BackendAuth,
     BackendSettings,

@@ -16,7 +16,7 @@ from fakes import ManualClock
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers import backendtls
 from smtpgate.drivers.backendtls import CHECK_INTERVAL, ClientTls, check
-from smtpgate.drivers.stream import connect
+from smtpgate.drivers.connecting import connect
 from smtpgate.routing.model import BackendTls
 from smtpgate.session.streams import StreamLost, StreamTimeout
 

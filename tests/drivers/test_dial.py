@@ -14,10 +14,10 @@ from peers.process import HOST
 
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers.backendtls import ClientTls
+from smtpgate.drivers.connecting import OutOfResources
 from smtpgate.drivers.dial import FAIL_TIMEOUT, Dialler
 from smtpgate.drivers.proxyheader import LOCAL_V2, SIGNATURE
 from smtpgate.drivers.resolver import Resolver
-from smtpgate.drivers.stream import OutOfResources
 from smtpgate.routing.model import BackendSettings, BackendTls
 from smtpgate.session.ports import Seeker
 from smtpgate.session.streams import Peer, StreamLost, StreamTimeout

@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import time
+import warnings
 
 import gevent
 import gevent.socket
@@ -13,7 +14,7 @@ from turns import turns
 
 from smtpgate.clock import Deadline, SystemClock
 from smtpgate.drivers.listenertls import CertificateFiles, ListenerTls, TlsSettings
-from smtpgate.drivers.stream import MAX_AHEAD, SocketStream, connect
+from smtpgate.drivers.stream import MAX_AHEAD, SocketStream
 from smtpgate.session.streams import READ_SIZE, StreamInterrupted, StreamLost, StreamTimeout
 
 CLOCK = SystemClock()
@@ -160,64 +161,6 @@ def test_readable_tells_octets_and_ends_without_taking_them(pair):
     assert stream.readable() is True
 
 
-def test_a_client_that_is_gone_before_it_is_served():
-    with listening() as server:
-        peer = gevent.socket.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        peer.close()
-        gevent.sleep(0.01)
-        with pytest.raises(StreamLost):
-            SocketStream(accepted)
-        accepted.close()
-
-
-def test_connect_to_nobody_is_lost():
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-        with pytest.raises(StreamLost, match="ECONNREFUSED"):
-            connect("127.0.0.1", port, soon())
-
-
-def test_connect_to_a_black_hole_times_out():
-    """A listening socket whose backlog is full drops further SYNs."""
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        held = [socket.socket() for _ in range(4)]
-        for one in held:
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        time.sleep(0.05)
-        with pytest.raises(StreamTimeout):
-            connect(*full.getsockname(), soon(0.2))
-        for one in held:
-            one.close()
-
-
-def test_a_unix_socket_has_no_addresses(tmp_path):
-    path = str(tmp_path / "s")
-    with gevent.socket.socket(socket.AF_UNIX) as server, gevent.socket.socket(socket.AF_UNIX) as peer:
-        server.bind(path)
-        server.listen()
-        peer.connect(path)
-        accepted, _ = server.accept()
-        stream = SocketStream(accepted)
-        assert (stream.peer.host, stream.peer.port) == ("unix:", 0)
-        stream.close()
-
-
-def test_a_v4_client_of_a_v6_socket_is_a_v4_client():
-    with listening(("::", 0), socket.AF_INET6) as server:
-        peer = gevent.socket.create_connection(("127.0.0.1", server.getsockname()[1]))
-        accepted, _ = server.accept()
-        stream = SocketStream(accepted)
-        assert stream.peer.host == "127.0.0.1"
-        stream.close()
-        peer.close()
-
-
 @pytest.fixture
 def tls(tmp_path):
     subprocess.run(
@@ -235,6 +178,15 @@ def client_context():
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def old_context():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is what this is about
+        context = client_context()
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
     return context
 
 
@@ -280,6 +232,42 @@ def test_a_handshake_with_nonsense_is_a_lost_stream(pair, tls):
     peer.sendall(b"EHLO c.test\r\n" * 4)
     with pytest.raises(StreamLost, match="TLS handshake"):
         SocketStream(plain._sock, tls).start_tls(soon())
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        (ssl.create_default_context(), r"TLS handshake: (TLSV1_ALERT_UNKNOWN_CA|SSLV3_ALERT_BAD_CERTIFICATE)"),
+        (old_context(), "TLS handshake: UNSUPPORTED_PROTOCOL"),
+    ],
+    ids=["the client believes nobody", "the client is too old"],
+)
+def test_after_a_handshake_that_failed_nothing_is_said_in_clear(pair, tls, context, reason):
+    plain, peer = pair
+    stream = SocketStream(plain._sock, tls)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="mx.test")
+    shaking = gevent.spawn(stream.start_tls, soon())
+    shaking.link_exception(lambda failed: None)
+
+    def shake():
+        while True:
+            try:
+                client.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                peer.sendall(outgoing.read())
+                incoming.write(peer.recv(READ_SIZE))
+
+    with pytest.raises(ssl.SSLError):
+        shake()
+    peer.sendall(outgoing.read())
+    with pytest.raises(StreamLost, match=reason):
+        shaking.get(timeout=5)
+    with pytest.raises(StreamLost, match="EPIPE"):
+        stream.write(b"421 4.3.0 Internal server error\r\n", soon())
+    stream.close()
+    assert peer.recv(100) == b""
 
 
 @pytest.fixture
