@@ -43,6 +43,7 @@ ARGUED: Final[dict[tuple[str, str], str]] = {
     ): "a backend's EHLO line matched as [!-~]; a backend is not a stranger",
     ("smtpgate/smtp/settings.py", "line.partition(' ')[0].upper()"): _OWN,
     ("smtpgate/smtp/settings.py", "line.partition(' ')[2].strip()"): _OWN,
+    ("smtpgate/smtp/lineends.py", "int(numpy.count_nonzero(dot))"): "numpy's own integer, of no text",
     ("smtpgate/smtp/forwarded.py", "name.lower()"): "one of our own attributes' names by then",
     ("smtpgate/drivers/authwire.py", "name.lower()"): _OWN,
     (

@@ -25,9 +25,9 @@ THRESHOLD: Final = 5000
 EVERY: Final = 16
 # Octets by which a process may grow before a whole pass is made, besides what its sessions have: about what a worker
 # has when it has begun. SECURITY.md has what a session takes, 26 KiB and in a handshake 71; the rest is a text on its
-# way, READ_SIZE of it.
+# way, TEXT_READ_SIZE of it.
 GROWTH: Final = 64 << 20
-OF_SESSION: Final = 128 << 10
+OF_SESSION: Final = 320 << 10
 
 
 def settle() -> None:

@@ -19,7 +19,7 @@ from gevent.event import Event
 from gunicorn.workers.ggevent import GeventWorker
 
 from smtpgate.clock import Deadline, SystemClock
-from smtpgate.drivers import acceptor, privileges
+from smtpgate.drivers import acceptor, heap, privileges
 from smtpgate.drivers.acceptor import Acceptor
 from smtpgate.drivers.descriptors import ReserveDescriptor
 from smtpgate.drivers.garbage import Keeper
@@ -53,6 +53,7 @@ class SmtpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._told_to_end = Event()
         self._draining = False
         privileges.drop(self.cfg.uid, self.cfg.gid)
+        heap.keep_pieces()
         super().init_process()
 
     def init_signals(self) -> None:

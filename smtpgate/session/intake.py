@@ -10,7 +10,7 @@ from typing import Final
 
 from smtpgate.clock import Clock, Deadline
 from smtpgate.session.ports import Lane
-from smtpgate.session.streams import READ_SIZE
+from smtpgate.session.streams import TEXT_READ_SIZE
 from smtpgate.smtp.content import MAX_DISCARDED
 
 DATA_GRACE: Final = 180.0
@@ -40,7 +40,7 @@ class Intake:
         self._doomed: Deadline | None = None
         self._drained = 0
         self.began = clock.monotonic()
-        self.piece = READ_SIZE if lane is None else lane.piece
+        self.piece = TEXT_READ_SIZE if lane is None else lane.piece
 
     @property
     def shaped(self) -> bool:

@@ -10,7 +10,8 @@ CRLF, a bare CR a space, and dots are stuffed anew for the lines that result. Th
 as they came: mending can neither make nor hide one.
 
 No Python runs per line or per octet: a chunk costs one search for a dot at a line's start and one look at its
-line ends, about 1 ms a megabyte. All answers depend on the octets alone, never on where they were cut.
+line ends, both at once where it is long (`lineends`). All answers depend on the octets alone, never on where they
+were cut.
 
 Refuses to know commands, replies and limits other than the message's size.
 """
@@ -22,6 +23,7 @@ import re
 from bisect import bisect_right
 from typing import Final, NamedTuple
 
+from smtpgate.smtp import lineends
 from smtpgate.smtp.events import BodyFault
 
 CRLF: Final = b"\r\n"
@@ -73,7 +75,12 @@ class DataScanner:
 
     def feed(self, data: bytes) -> Scanned:
         """Scan the next octets. At most the 4 last ones, which may begin the end of data, are held back."""
-        data = self._held + data
+        if self._held:
+            data = self._held + data
+        found = lineends.look(data)
+        # Where dots are stuffed anew they are first taken away, whatever the line ends are.
+        if found is not None and found.crlf and not found.lone and not (self._normalize and found.dots):
+            return Scanned(self._pass(data, found.dots), None)
         # Each of the two is told "no" by a search that is several times as fast as its own: for a lone octet (most of
         # base64 has no dot), and from behind (most of a text is not its end).
         dot = data.find(DOT_AT_LINE_START) if b"." in data else -1
@@ -91,7 +98,16 @@ class DataScanner:
             mended = _normalized(text, stuffed=stuffed)
             stuffed = stuffed or mended is not text
             text = mended
-        return Scanned(self._guard.judge(text, lead=lead, stuffed=stuffed), rest)
+        dots = text.count(DOT_AT_LINE_START) if stuffed else 0
+        return Scanned(self._guard.judge(text, lead=lead, dots=dots), rest)
+
+    def _pass(self, data: bytes, dots: int) -> bytes:
+        """Octets that have neither a bare CR or LF nor the end; `dots` CRLF among them are followed by a dot."""
+        held = _held_back(data)
+        text, self._held = (data[:-held], data[-held:]) if held else (data, b"")
+        lead, self._lead = self._lead, 0
+        stuffed = dots - (self._held[: len(DOT_AT_LINE_START)] == DOT_AT_LINE_START)
+        return self._guard.judge(text, lead=lead, dots=stuffed, clean=True)
 
     def _waits_for_a_dot(self, data: bytes) -> bool:
         """A bare LF at the end of `data` begins a line: a dot that follows it must be stuffed."""
@@ -169,7 +185,7 @@ class DotStuffer:
 
 
 class _Guard:
-    """Counts a message's octets, and finds its first fault. mended: it gets texts without bare CR and LF."""
+    """Counts a message's octets, and finds its first fault. mended: all that it gets has CR and LF only as CRLF."""
 
     __slots__ = ("_max_size", "_mended", "discarded", "fault", "size")
 
@@ -180,26 +196,26 @@ class _Guard:
         self.discarded = 0
         self.fault: BodyFault | None = None
 
-    def judge(self, text: bytes, *, lead: int = 0, stuffed: bool = False) -> bytes:
+    def judge(self, text: bytes, *, lead: int = 0, dots: int = 0, clean: bool = False) -> bytes:
         """`text` without its first `lead` octets, or nothing from the first fault on.
 
-        stuffed: dots after a CRLF only mark transparency and do not count. No CRLF is cut by `text`'s ends.
+        dots: so many of its octets only mark transparency, and do not count. clean: it is known to have CR and LF
+        only as CRLF. No CRLF is cut by `text`'s ends.
         """
-        dots = text.count(DOT_AT_LINE_START) if stuffed else 0
         limit = None if self._max_size is None else self._max_size - self.size + lead
         self.size += len(text) - lead - dots
         if self.fault is None:
-            self.fault = _first_fault(text, len(text) - dots, limit, mended=self._mended)
+            self.fault = _first_fault(text, len(text) - dots, limit, clean=clean or self._mended)
         if self.fault is None:
-            return text[lead:]
+            return text[lead:] if lead else text
         self.discarded += len(text) - lead
         return b""
 
 
-def _first_fault(text: bytes, size: int, limit: int | None, *, mended: bool) -> BodyFault | None:
+def _first_fault(text: bytes, size: int, limit: int | None, *, clean: bool) -> BodyFault | None:
     """The fault at the lowest octet. `size` is the text's without stuffed dots, `limit` what it may be."""
     found: list[tuple[int, BodyFault]] = []
-    if not mended and not _only_crlf(text):
+    if not clean and not _only_crlf(text):
         bare = _BARE.search(text)
         assert bare is not None
         found.append((bare.start(), BodyFault.BARE_NEWLINE))
@@ -244,6 +260,9 @@ def _only_crlf(text: bytes) -> bool:
     The standard library's newline decoder notes in one pass, in C, which line ends it saw: measured, a
     quarter of the time that counting CR, LF and CRLF takes. Latin-1 gives one character an octet.
     """
+    found = lineends.look(text)
+    if found is not None:
+        return found.crlf and not text.endswith(b"\r")
     decoder = io.IncrementalNewlineDecoder(None, translate=False)
     decoder.decode(text.decode("latin-1"), final=True)
     return decoder.newlines in (None, "\r\n")

@@ -77,6 +77,8 @@ class LineBuffer:
         data, start = self._data, self._start
         end = min(len(data), start + count)
         self._drop(end)
+        if start == 0 and end == len(data):
+            return data  # compiled, a slice of all is a copy
         return data[start:end]
 
     def take_all(self) -> bytes:

@@ -10,7 +10,7 @@ from fakes import FakeLane, ManualClock
 from smtpgate.clock import Deadline
 from smtpgate.session.intake import DATA_GRACE, DRAIN_TIMEOUT, Intake
 from smtpgate.session.ports import Lane
-from smtpgate.session.streams import READ_SIZE
+from smtpgate.session.streams import TEXT_READ_SIZE
 from smtpgate.smtp.content import MAX_DISCARDED
 
 PATIENCE = 300.0
@@ -90,7 +90,7 @@ def test_a_lane_says_how_much_is_read_and_is_told_of_it() -> None:
 def test_without_a_lane_there_is_nothing_to_pay() -> None:
     intake = Intake(ManualClock(), 500.0, None)
     intake.came(7)
-    assert (intake.shaped, intake.piece, intake.settle()) == (False, READ_SIZE, False)
+    assert (intake.shaped, intake.piece, intake.settle()) == (False, TEXT_READ_SIZE, False)
     intake.close()
 
 
