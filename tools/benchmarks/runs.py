@@ -229,8 +229,9 @@ def backend(workload: Workload, folder: Path) -> Iterator[tuple[int, Callable[[]
         with_discard.write_text(with_discard.read_text() + "discard unix - - n - - discard\n")
         postfix.start()
         try:
-            # One such line a message: "postfix/bench/cleanup[7]: 297A02201F9: message-id=<...>".
-            yield postfix.port, lambda: len(re.findall(r"/cleanup\[\d+\]: \w+: message-id=", postfix.log()))
+            # What has been delivered: what waits in its queue would be work for the next run. A line is
+            # "postfix/bench/discard[7]: 297A02201F9: to=<...>, relay=none, delay=0.02, ..., status=sent (...)".
+            yield postfix.port, lambda: len(re.findall(r"/discard\[\d+\]: \w+: to=.* status=sent ", postfix.log()))
         finally:
             postfix.remove()
         return
