@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import example, given
@@ -47,6 +49,17 @@ def test_marks_at_a_blocks_end(mark: bytes, offset: int) -> None:
 def test_short_pieces_are_left_to_others() -> None:
     assert look(b"a" * (LONG - 1)) is None
     assert look(b"a" * LONG) == Found(True)
+
+
+def test_no_thread_comes_with_it() -> None:
+    # Workers are forked from the process that loads it.
+    program = (
+        "import os; from smtpgate.smtp.lineends import AVAILABLE; print(AVAILABLE, *os.listdir('/proc/self/task'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    available, *threads = done.stdout.split()
+    assert available == "True"
+    assert len(threads) == 1
 
 
 @given(texts, texts, st.booleans(), st.sampled_from([None, LONG, LONG + 70, 2 * LONG]))
